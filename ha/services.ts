@@ -1,0 +1,188 @@
+/**
+ * What the rest of Millrace sees of high availability: election, leader retrieval, and the stores a
+ * leader writes. The etcd and the in-memory `KvStore` both serve it; "no HA" is the in-memory one.
+ *
+ * Every store of a `Leadership` writes through a transaction that compares the create revision of this
+ * leader's candidate key (ha.md 5.2). A call rejects with LEADERSHIP_LOST once that key is gone,
+ * CONFLICT when the object changed meanwhile, ETCD_UNAVAILABLE when the outcome could not be learned
+ * within its bound; it never reports a failure for a write that happened.
+ */
+import type { Closeable } from '../lib/base/lifecycle.js';
+import type { JobId, JobManagerId, TaskManagerId } from '../lib/base/ids.js';
+
+/** A leadership. Ordered by era, then by the create revision of the leader's candidate key. Both are safe integers. */
+export interface LeaderEpoch {
+  readonly era: number;
+  readonly revision: number;
+}
+
+/** Negative when `a` is older than `b`, 0 when equal. */
+export function compareEpochs(a: LeaderEpoch, b: LeaderEpoch): number {
+  return a.era - b.era || a.revision - b.revision;
+}
+
+/** `1.4711`: for logs, paths and headers. */
+export function formatEpoch(epoch: LeaderEpoch): string {
+  return `${String(epoch.era)}.${String(epoch.revision)}`;
+}
+
+export interface LeaderInfo {
+  readonly epoch: LeaderEpoch;
+  readonly jobManagerId: JobManagerId;
+  /** `host:port` of the control plane. */
+  readonly rpcAddress: string;
+  /** `http://host:port` of REST. */
+  readonly restAddress: string;
+  readonly state: 'RECOVERING' | 'ACTIVE' | 'SUSPENDED';
+  /** Wall-clock ms of the grant. */
+  readonly since: number;
+}
+
+/** Who leads, as a state (list + watch + resync), never an older epoch after a newer one. */
+export interface LeaderRetrieval extends Closeable {
+  current(): LeaderInfo | undefined;
+  /** Calls `listener` with the current state at once and on every change; returns the unsubscriber. */
+  subscribe(listener: (leader: LeaderInfo | undefined) => void): () => void;
+}
+
+/** Candidate data put under the election prefix. */
+export interface CandidateInfo {
+  readonly jobManagerId: JobManagerId;
+  readonly rpcAddress: string;
+  readonly restAddress: string;
+}
+
+export interface LeaderContender {
+  /** Called once per leadership. Recover, then `leadership.publishActive()`. */
+  grantLeadership(leadership: Leadership): void;
+  /** The local lease deadline passed: no writes, no commands, but state is kept; etcd is being probed. */
+  suspendLeadership(leadership: Leadership): void;
+  /** The candidate key was still there and a guarded transaction succeeded: go on. */
+  resumeLeadership(leadership: Leadership): void;
+  /** The candidate key is gone: this leadership is over for good. `reason` is one sentence. */
+  revokeLeadership(leadership: Leadership, reason: string): void;
+  /** Another candidate leads, or nobody does. */
+  leaderChanged?(leader: LeaderInfo | undefined): void;
+}
+
+export interface Leadership {
+  readonly epoch: LeaderEpoch;
+  /** Aborts on revocation, not on suspension. */
+  readonly signal: AbortSignal;
+  /** True while the local lease deadline has not passed; asked before every RPC and every batch of effects. */
+  mayAct(): boolean;
+  /** Publishes state ACTIVE under the leader key. */
+  publishActive(): Promise<void>;
+  readonly jobs: JobStore;
+  readonly results: JobResultStore;
+  /** Registered TaskManagers (their own leases): the expected set at a takeover. */
+  listTaskManagers(): Promise<TaskManagerInfo[]>;
+  checkpointPointers(jobId: JobId): CheckpointPointerStore;
+  checkpointIds(jobId: JobId): CheckpointIdCounter;
+}
+
+export interface LeaderElection extends Closeable {
+  /** Campaigns until closed. `close` resigns (deletes the candidate key, revokes the lease): ~20 ms hand-over. */
+  start(contender: LeaderContender): void;
+}
+
+/** What etcd keeps of a submitted job. */
+export interface StoredJob {
+  readonly jobId: JobId;
+  /** Given by the client: repeating a submission with the same one is answered as the first. */
+  readonly submissionId: string;
+  readonly name: string;
+  /** The encoded JobGraph. Inline (gzip) up to 64 KiB in etcd, else a digest-checked file in the storage directory. */
+  readonly graph: Uint8Array;
+  /** Wishes of people, written before they are acted on. */
+  readonly desired: 'RUNNING' | 'CANCELED';
+  /** Wall-clock ms. */
+  readonly submittedAt: number;
+}
+
+/** Attempts of the current generation, recorded before they are deployed. */
+export interface ExecutionRecord {
+  readonly generation: number;
+  readonly attempts: Readonly<Record<string, { readonly taskManagerId: TaskManagerId; readonly allocationId: string }>>;
+}
+
+export interface JobStore {
+  /** CONFLICT -> JOB_DUPLICATE when another submission holds the id or a result exists; resolves for a repetition of the same submission. */
+  put(job: StoredJob): Promise<void>;
+  get(jobId: JobId): Promise<StoredJob | undefined>;
+  /** Job ids in submission order. A job whose data cannot be decoded is still listed; `get` of it rejects with RECOVERY_FAILED. */
+  list(): Promise<JobId[]>;
+  setDesired(jobId: JobId, desired: 'RUNNING' | 'CANCELED'): Promise<void>;
+  putExecution(jobId: JobId, execution: ExecutionRecord): Promise<void>;
+  getExecution(jobId: JobId): Promise<ExecutionRecord | undefined>;
+}
+
+export interface JobResult {
+  readonly jobId: JobId;
+  readonly name: string;
+  readonly state: 'FINISHED' | 'CANCELED' | 'FAILED';
+  /** JSON text: the archived execution graph (<= 16 KiB inline, else a file in the storage directory). */
+  readonly archive: string;
+  readonly finishedAt: number;
+}
+
+export interface JobResultStore {
+  /** The terminal fact: atomic, once; a job with a result never runs again. Resolves for a repetition of the same outcome. */
+  createDirty(result: JobResult): Promise<void>;
+  /** After cleanup: marks CLEAN and deletes every key under the job. */
+  markClean(jobId: JobId): Promise<void>;
+  get(jobId: JobId): Promise<(JobResult & { readonly dirty: boolean }) | undefined>;
+  list(): Promise<(JobResult & { readonly dirty: boolean })[]>;
+}
+
+/** Pointer to a completed checkpoint's metadata; adding it is the commit point. */
+export interface CheckpointPointer {
+  readonly checkpointId: number;
+  /** Path or URI of the metadata file. */
+  readonly metadataPath: string;
+  /** Hex SHA-256 of the metadata file. */
+  readonly sha256: string;
+  /** Wall-clock ms of the trigger. */
+  readonly timestamp: number;
+  readonly sizeBytes: number;
+  readonly kind: 'checkpoint' | 'savepoint';
+}
+
+export interface CheckpointPointerStore {
+  /** One fenced transaction: adds the pointer (refusing an existing or lower id), turns `subsumed` into garbage markers. */
+  add(pointer: CheckpointPointer, subsumed: readonly number[]): Promise<void>;
+  /** Ascending by id; the last is the latest. Linearizable. */
+  list(): Promise<CheckpointPointer[]>;
+  /** Subsumed pointers whose files remain to be deleted. */
+  listGarbage(): Promise<CheckpointPointer[]>;
+  removeGarbage(checkpointId: number): Promise<void>;
+}
+
+export interface CheckpointIdCounter {
+  /** Strictly increasing over leaders, from 1; gaps are allowed (ids are taken from etcd in blocks). */
+  next(): Promise<number>;
+  /** Makes later ids greater than `checkpointId` (after a restore from a given path). */
+  raiseTo(checkpointId: number): Promise<void>;
+}
+
+/** Put under the TaskManager's own lease. */
+export interface TaskManagerInfo {
+  readonly taskManagerId: TaskManagerId;
+  /** `host:port` of its data plane. */
+  readonly dataAddress: string;
+  readonly slots: number;
+  readonly pid: number;
+}
+
+export interface TaskManagerRegistration extends Closeable {
+  /** Aborts when the lease could not be kept; the registry registers again by itself. */
+  readonly registered: boolean;
+}
+
+export interface HighAvailability extends Closeable {
+  /** Random, created with the cluster; part of every storage path. */
+  readonly clusterUid: string;
+  createElection(candidate: CandidateInfo): LeaderElection;
+  leaderRetrieval(): LeaderRetrieval;
+  registerTaskManager(info: TaskManagerInfo): Promise<TaskManagerRegistration>;
+}

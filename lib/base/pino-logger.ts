@@ -1,0 +1,65 @@
+import { pino, type Logger as Pino } from 'pino';
+import type { LogFields, Logger } from './logger.js';
+import { toFailure } from './errors.js';
+
+export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent';
+
+export interface LoggerOptions {
+  readonly level: LogLevel;
+  /** File descriptor or path; standard output when absent. Lines are JSON. Created with its folders. */
+  readonly destination?: number | string;
+  /** Fields on every line, such as the process's role and id. */
+  readonly base?: LogFields;
+}
+
+const redacted = ['token', 'password', 'secret', 'authorization', '*.token', '*.password', '*.secret', 'headers.authorization'];
+
+/** Creates the process's logger. Lines are written synchronously, so that a crash loses none. */
+export function createLogger(options: LoggerOptions): Logger {
+  const destination = pino.destination({ dest: options.destination ?? 1, sync: true, mkdir: true });
+  return new PinoLogger(
+    pino(
+      {
+        level: options.level,
+        base: options.base ?? {},
+        redact: redacted,
+        timestamp: pino.stdTimeFunctions.isoTime,
+        formatters: { level: (label) => ({ level: label }) },
+        serializers: { err: (error: unknown) => toFailure(error) },
+      },
+      destination,
+    ),
+  );
+}
+
+class PinoLogger implements Logger {
+  readonly #pino: Pino;
+
+  constructor(logger: Pino) {
+    this.#pino = logger;
+  }
+
+  child(fields: LogFields): Logger {
+    return new PinoLogger(this.#pino.child(fields));
+  }
+
+  error(fields: LogFields, message: string): void {
+    this.#pino.error(fields, message);
+  }
+
+  warn(fields: LogFields, message: string): void {
+    this.#pino.warn(fields, message);
+  }
+
+  info(fields: LogFields, message: string): void {
+    this.#pino.info(fields, message);
+  }
+
+  debug(fields: LogFields, message: string): void {
+    this.#pino.debug(fields, message);
+  }
+
+  trace(fields: LogFields, message: string): void {
+    this.#pino.trace(fields, message);
+  }
+}
