@@ -1,0 +1,456 @@
+/**
+ * The one table of options: key, type, default, bounds and meaning. The loader, config/millrace.yaml and
+ * docs/reference/configuration.md follow from it. A key is Flink's wherever Flink has one; the name here is the
+ * key in camelCase.
+ */
+import {
+  boolType,
+  durationType,
+  enumType,
+  floatType,
+  intType,
+  listType,
+  memoryType,
+  optional,
+  type OptionType,
+  stringType,
+} from './option-types.js';
+
+export interface Option<T> {
+  readonly key: string;
+  readonly type: OptionType<T>;
+  readonly default: T;
+  /** Meaning, and what breaks when it is too small or too large. One or two sentences. */
+  readonly doc: string;
+  /** Never shown in logs, status pages or error messages. */
+  readonly isSecret?: boolean;
+}
+
+/** `fallback` is text, so that the table reads as the file does: '10 s', '32kb'. */
+function option<T>(key: string, type: OptionType<T>, fallback: string, doc: string): Option<T> {
+  return { key, type, default: type.parse(fallback), doc };
+}
+
+const port = (): OptionType<number> => intType({ min: 0, max: 65_535 });
+const unset = '';
+
+export const options = {
+  // --- job -----------------------------------------------------------------------------------------------------
+  parallelismDefault: option(
+    'parallelism.default',
+    intType({ min: 1, max: 32_768 }),
+    '1',
+    'Parallelism of operators that do not set their own.',
+  ),
+  pipelineName: option(
+    'pipeline.name',
+    optional(stringType()),
+    unset,
+    'Name of the job, when execute() gives none.',
+  ),
+  pipelineMaxParallelism: option(
+    'pipeline.max-parallelism',
+    optional(intType({ min: 1, max: 32_768 })),
+    unset,
+    'Number of key groups, the upper limit of parallelism for the whole life of the state. Unset: from the parallelism by Flink’s formula, at least 128.',
+  ),
+  pipelineOperatorChainingEnabled: option(
+    'pipeline.operator-chaining.enabled',
+    boolType(),
+    'true',
+    'Whether operators that can be chained run in one task. Off only to find out which operator is slow.',
+  ),
+  pipelineAutoWatermarkInterval: option(
+    'pipeline.auto-watermark-interval',
+    durationType({ min: 1 }),
+    '200 ms',
+    'How often sources emit watermarks. Shorter means earlier windows and less efficient buffers.',
+  ),
+  executionBufferTimeoutInterval: option(
+    'execution.buffer-timeout.interval',
+    durationType(),
+    '100 ms',
+    'Longest time a record waits in a buffer that is not full. 0 sends every record at once, at a high price in throughput.',
+  ),
+  executionMainTimeout: option(
+    'execution.main.timeout',
+    durationType({ min: 1000 }),
+    '1 min',
+    'Longest time a job’s main may take to reach execute(), at submission and again in every slot.',
+  ),
+  executionStateRecoveryPath: option(
+    'execution.state-recovery.path',
+    optional(stringType()),
+    unset,
+    'Checkpoint directory the job starts from; `millrace run -s PATH` sets it.',
+  ),
+  executionStateRecoveryIgnoreUnclaimedState: option(
+    'execution.state-recovery.ignore-unclaimed-state',
+    boolType(),
+    'false',
+    'Whether a restore may drop state of operators the job no longer has.',
+  ),
+
+  // --- checkpoints ---------------------------------------------------------------------------------------------
+  executionCheckpointingInterval: option(
+    'execution.checkpointing.interval',
+    durationType(),
+    '10 s',
+    'Time between the starts of periodic checkpoints. 0 switches them off: then nothing restarts and sinks commit only at the end.',
+  ),
+  executionCheckpointingTimeout: option(
+    'execution.checkpointing.timeout',
+    durationType({ min: 10 }),
+    '10 min',
+    'Longest time from trigger to completion, after which a checkpoint is aborted.',
+  ),
+  executionCheckpointingMinPause: option(
+    'execution.checkpointing.min-pause',
+    durationType(),
+    '0',
+    'Least time between the end of one checkpoint and the start of the next.',
+  ),
+  executionCheckpointingMaxConcurrentCheckpoints: option(
+    'execution.checkpointing.max-concurrent-checkpoints',
+    intType({ min: 1, max: 16 }),
+    '1',
+    'How many checkpoints may be in progress at once.',
+  ),
+  executionCheckpointingTolerableFailedCheckpoints: option(
+    'execution.checkpointing.tolerable-failed-checkpoints',
+    intType({ min: 0 }),
+    '0',
+    'How many checkpoints in a row may fail before the job is restarted.',
+  ),
+  executionCheckpointingNumRetained: option(
+    'execution.checkpointing.num-retained',
+    intType({ min: 1, max: 100 }),
+    '3',
+    'How many completed checkpoints are kept.',
+  ),
+  executionCheckpointingDir: option(
+    'execution.checkpointing.dir',
+    optional(stringType()),
+    unset,
+    'Directory of checkpoints, reachable under the same path from every process. Unset: `<high-availability.storageDir>`.',
+  ),
+  stateStorageSmallStateThreshold: option(
+    'state.storage.small-state-threshold',
+    memoryType({ max: 1024 ** 2 }),
+    '20kb',
+    'State up to this size per task is kept inside the checkpoint’s metadata instead of in a file of its own.',
+  ),
+
+  // --- restart -------------------------------------------------------------------------------------------------
+  restartStrategyType: option(
+    'restart-strategy.type',
+    enumType('exponential-delay', 'fixed-delay', 'none'),
+    'exponential-delay',
+    'What happens after a failure. Without checkpointing it is `none` unless it is set.',
+  ),
+  restartStrategyExponentialDelayInitialBackoff: option(
+    'restart-strategy.exponential-delay.initial-backoff',
+    durationType({ min: 1 }),
+    '1 s',
+    'Delay before the first restart.',
+  ),
+  restartStrategyExponentialDelayMaxBackoff: option(
+    'restart-strategy.exponential-delay.max-backoff',
+    durationType({ min: 1 }),
+    '1 min',
+    'Longest delay between restarts.',
+  ),
+  restartStrategyExponentialDelayBackoffMultiplier: option(
+    'restart-strategy.exponential-delay.backoff-multiplier',
+    floatType({ min: 1 }),
+    '1.5',
+    'Factor by which the delay grows from one failure to the next.',
+  ),
+  restartStrategyExponentialDelayResetBackoffThreshold: option(
+    'restart-strategy.exponential-delay.reset-backoff-threshold',
+    durationType({ min: 1 }),
+    '1 h',
+    'Time without a failure after which the delay starts again at its initial value.',
+  ),
+  restartStrategyExponentialDelayJitterFactor: option(
+    'restart-strategy.exponential-delay.jitter-factor',
+    floatType({ min: 0, max: 1 }),
+    '0.1',
+    'Random share of the delay, added or taken away, so that jobs do not restart in step.',
+  ),
+  restartStrategyExponentialDelayAttemptsBeforeResetBackoff: option(
+    'restart-strategy.exponential-delay.attempts-before-reset-backoff',
+    intType({ min: 1, infinite: true }),
+    'infinite',
+    'How many restarts without a reset before the job fails for good.',
+  ),
+  restartStrategyFixedDelayAttempts: option(
+    'restart-strategy.fixed-delay.attempts',
+    intType({ min: 0, infinite: true }),
+    '1',
+    'How many restarts before the job fails for good.',
+  ),
+  restartStrategyFixedDelayDelay: option(
+    'restart-strategy.fixed-delay.delay',
+    durationType(),
+    '1 s',
+    'Delay before each restart.',
+  ),
+
+  // --- liveness and slots --------------------------------------------------------------------------------------
+  heartbeatInterval: option(
+    'heartbeat.interval',
+    durationType({ min: 10 }),
+    '1 s',
+    'How often JobManager and TaskManagers tell each other that they live.',
+  ),
+  heartbeatTimeout: option(
+    'heartbeat.timeout',
+    durationType({ min: 50 }),
+    '5 s',
+    'Silence after which the other side counts as lost. A closed connection is noticed at once, without this.',
+  ),
+  slotRequestTimeout: option(
+    'slot.request.timeout',
+    durationType({ min: 100 }),
+    '5 min',
+    'How long a job waits for slots before the attempt to schedule it fails.',
+  ),
+  slotIdleTimeout: option(
+    'slot.idle.timeout',
+    durationType(),
+    '50 s',
+    'How long a job keeps a slot it does not use.',
+  ),
+  taskmanagerNumberOfTaskSlots: option(
+    'taskmanager.numberOfTaskSlots',
+    intType({ min: 1, max: 256 }),
+    '1',
+    'Slots of a TaskManager, each a thread. One slot per TaskManager is hard isolation; more than the machine has cores loses throughput.',
+  ),
+  taskmanagerSlotThreading: option(
+    'taskmanager.slot.threading',
+    enumType('worker', 'in-process'),
+    'worker',
+    'Whether a slot is a worker thread of its own. `in-process` is for debugging: no memory limit, and a job that loops for ever takes the TaskManager with it.',
+  ),
+  taskmanagerMemorySlotHeapSize: option(
+    'taskmanager.memory.slot.heap.size',
+    memoryType({ min: 32 * 1024 ** 2 }),
+    '256m',
+    'Heap a slot’s tasks may use before they fail with SLOT_MEMORY; V8 ends the thread at twice this.',
+  ),
+  taskCancellationTimeout: option(
+    'task.cancellation.timeout',
+    durationType(),
+    '30 s',
+    'How long a cancelled task may take to end before its TaskManager process exits.',
+  ),
+  taskmanagerResourceId: option(
+    'taskmanager.resource-id',
+    optional(stringType()),
+    unset,
+    'Name of the TaskManager. Unset: drawn at random at start.',
+  ),
+  taskmanagerRegistrationTimeout: option(
+    'taskmanager.registration.timeout',
+    durationType({ min: 1000 }),
+    '5 min',
+    'How long a TaskManager tries to register with a leader before it exits.',
+  ),
+  taskmanagerLeaderlessTimeout: option(
+    'taskmanager.leaderless.timeout',
+    durationType({ min: 1000 }),
+    '30 s',
+    'How long tasks go on without a leader while etcd can be read and names none.',
+  ),
+
+  // --- network -------------------------------------------------------------------------------------------------
+  taskmanagerHost: option(
+    'taskmanager.host',
+    stringType(),
+    'localhost',
+    'Address under which other processes reach this TaskManager.',
+  ),
+  taskmanagerRpcPort: option(
+    'taskmanager.rpc.port',
+    port(),
+    '0',
+    'Control port of a TaskManager; 0 takes a free one.',
+  ),
+  taskmanagerDataPort: option(
+    'taskmanager.data.port',
+    port(),
+    '0',
+    'Port over which TaskManagers exchange records; 0 takes a free one.',
+  ),
+  taskmanagerNetworkMemoryBufferSize: option(
+    'taskmanager.network.memory.buffer-size',
+    memoryType({ min: 1024, max: 1024 ** 2 }),
+    '32kb',
+    'Size of one buffer. Records larger than it span buffers.',
+  ),
+  taskmanagerNetworkMemoryBuffersPerChannel: option(
+    'taskmanager.network.memory.buffers-per-channel',
+    intType({ min: 2, max: 1024 }),
+    '8',
+    'Buffers of a channel, and so its credit. Fewer means earlier back-pressure; more means more records in flight at a barrier.',
+  ),
+  jobmanagerRpcAddress: option(
+    'jobmanager.rpc.address',
+    stringType(),
+    'localhost',
+    'Address under which TaskManagers reach this JobManager.',
+  ),
+  jobmanagerRpcPort: option(
+    'jobmanager.rpc.port',
+    port(),
+    '0',
+    'Control port of a JobManager; 0 takes a free one. Without high availability TaskManagers need a fixed one.',
+  ),
+  restAddress: option(
+    'rest.address',
+    stringType(),
+    'localhost',
+    'Address under which clients and other JobManagers reach the REST server.',
+  ),
+  restPort: option('rest.port', port(), '8081', 'Port of the REST server; 0 takes a free one.'),
+  restBindAddress: option(
+    'rest.bind-address',
+    stringType(),
+    'localhost',
+    'Address the REST server listens on. REST runs code, so anything but loopback requires `rest.token`.',
+  ),
+  restToken: {
+    ...option(
+      'rest.token',
+      optional(stringType()),
+      unset,
+      'Bearer token every REST request must carry.',
+    ),
+    isSecret: true,
+  },
+  clientTimeout: option(
+    'client.timeout',
+    durationType({ min: 100 }),
+    '60 s',
+    'How long a client tries one request, waiting for a leader included.',
+  ),
+
+  // --- high availability ---------------------------------------------------------------------------------------
+  highAvailabilityType: option(
+    'high-availability.type',
+    enumType('etcd', 'none'),
+    'none',
+    'Where leadership and jobs are kept. `none`: in the memory of the only JobManager.',
+  ),
+  highAvailabilityClusterId: option(
+    'high-availability.cluster-id',
+    stringType(),
+    'default',
+    'Name of the cluster: the prefix of its keys in etcd. Two clusters on one etcd need two names.',
+  ),
+  highAvailabilityStorageDir: option(
+    'high-availability.storageDir',
+    optional(stringType()),
+    unset,
+    'Directory of job bundles and, by default, checkpoints, reachable under the same path from every process. Required with `etcd`.',
+  ),
+  highAvailabilityControlOutageGrace: option(
+    'high-availability.control-outage-grace',
+    durationType({ min: 1000 }),
+    '10 min',
+    'How long a suspended leader and running tasks wait for etcd to come back before they give up.',
+  ),
+  highAvailabilityEtcdEndpoints: option(
+    'high-availability.etcd.endpoints',
+    listType(),
+    '',
+    'Client URLs of all etcd members. Required with `etcd`.',
+  ),
+  highAvailabilityEtcdLeaseTtl: option(
+    'high-availability.etcd.lease-ttl',
+    durationType({ min: 1000, max: 60_000 }),
+    '3 s',
+    'Lease of a leader, in whole seconds: after a machine is lost, a successor leads within this and half a second. Use 5 s with an etcd whose election timeout is 1 s.',
+  ),
+  highAvailabilityEtcdElectionTimeout: option(
+    'high-availability.etcd.election-timeout',
+    durationType({ min: 50, max: 50_000 }),
+    '500 ms',
+    'election-timeout of the etcd in use, which cannot be read from it; it bounds the lease from below.',
+  ),
+  highAvailabilityEtcdRequestTimeout: option(
+    'high-availability.etcd.request-timeout',
+    durationType({ min: 100, max: 60_000 }),
+    '1 s',
+    'Longest wait for one answer of one etcd member before another is asked.',
+  ),
+
+  // --- processes -----------------------------------------------------------------------------------------------
+  ioTmpDirs: option(
+    'io.tmp.dirs',
+    optional(stringType()),
+    unset,
+    'Directory of temporary files and the blob cache. Unset: the system’s.',
+  ),
+  envLogLevel: option(
+    'env.log.level',
+    enumType('trace', 'debug', 'info', 'warn', 'error'),
+    'info',
+    'Least level that is logged.',
+  ),
+  envLogDir: option(
+    'env.log.dir',
+    optional(stringType()),
+    unset,
+    'Directory of log files. Unset: standard error.',
+  ),
+  webExceptionHistorySize: option(
+    'web.exception-history-size',
+    intType({ min: 0, max: 1000 }),
+    '16',
+    'How many failures of a job REST remembers.',
+  ),
+  webCheckpointsHistory: option(
+    'web.checkpoints.history',
+    intType({ min: 0, max: 1000 }),
+    '10',
+    'How many checkpoints of a job REST remembers.',
+  ),
+
+  // --- local cluster -------------------------------------------------------------------------------------------
+  clusterStartEtcdMembers: option(
+    'cluster.start.etcd-members',
+    enumType('1', '3', '5'),
+    '3',
+    'etcd members `millrace cluster start` runs, unless --etcd names others.',
+  ),
+  clusterStartJobmanagers: option(
+    'cluster.start.jobmanagers',
+    intType({ min: 1, max: 9 }),
+    '3',
+    'JobManagers `millrace cluster start` runs: one leads, the others stand by.',
+  ),
+  clusterStartTaskmanagers: option(
+    'cluster.start.taskmanagers',
+    intType({ min: 0, max: 64 }),
+    '2',
+    'TaskManagers `millrace cluster start` runs.',
+  ),
+  clusterStartSlots: option(
+    'cluster.start.slots',
+    intType({ min: 1, max: 256 }),
+    '2',
+    'Slots of each of these TaskManagers.',
+  ),
+  clusterStartTimeout: option(
+    'cluster.start.timeout',
+    durationType({ min: 1000 }),
+    '1 min',
+    'How long `millrace cluster start` waits until a leader is active and all TaskManagers are registered.',
+  ),
+} as const satisfies Record<string, Option<never> | Option<unknown>>;
+
+/** Every option, in the order of the table. */
+export const allOptions: readonly Option<unknown>[] = Object.values(options);
