@@ -27,6 +27,7 @@ export const errorCodes = {
   ETCD_UNAVAILABLE: entry('backoff', 'external', 'etcd does not answer or has no quorum'),
   ETCD_REJECTED: entry('never', 'external', 'etcd refused a request that will not become right by repeating it'),
   UNKNOWN_OUTCOME: entry('backoff', 'external', 'a write may or may not have happened; its caller must read back'),
+  LEASE_NOT_FOUND: entry('backoff', 'system', 'the etcd lease expired or was revoked; its owner registers again'),
   LEADERSHIP_LOST: entry('never', 'system', 'this process is no longer the leader; a successor acts'),
   CONFLICT: entry('backoff', 'system', 'the object was changed by somebody else meanwhile'),
   CLUSTER_MISMATCH: entry('never', 'user', 'two clusters share one id, or HA data and storage belong to different clusters'),
