@@ -91,6 +91,8 @@ export interface JobConfig {
 /** What main could capture and must find again when a slot re-runs it. */
 export interface PinnedMain {
   readonly argv: readonly string[];
+  /** `process.cwd()` of the capture: relative paths in main mean the same in every slot. */
+  readonly workingDirectory: string;
   /** Declared environment variables (`env.declareEnvironment('NAME')` or `--env NAME`). */
   readonly environment: Readonly<Record<string, string>>;
   /** Wall-clock ms of the capture; `Date` starts here while main is re-run. */
