@@ -11,7 +11,7 @@ const packageLivesIn = (name, home, comment) => ({
   severity: 'error',
   comment,
   from: { path: '^(lib|ha|checkpoint|bin|config)/', pathNot: home },
-  to: { path: `^node_modules/${name}/` },
+  to: { path: `(^|/)node_modules/${name}/` },
 });
 
 /** @type {import('dependency-cruiser').IConfiguration} */
@@ -50,7 +50,7 @@ module.exports = {
       severity: 'error',
       comment: 'A machine, with everything it imports, decides; its driver does the I/O.',
       from: { path: '\\.machine\\.ts$' },
-      to: { reachable: true, path: `${IO}|^node_modules/` },
+      to: { reachable: true, path: `${IO}|(^|/)node_modules/` },
     },
     packageLivesIn('etcd3', '^ha/etcd/', 'etcd is reached through KvStore (ha/kv-store.ts).'),
     packageLivesIn(
@@ -83,7 +83,6 @@ module.exports = {
     enhancedResolveOptions: {
       exportsFields: ['exports'],
       conditionNames: ['import', 'require', 'node', 'default', 'types'],
-      extensionAlias: { '.js': ['.ts', '.js'] },
     },
   },
 };

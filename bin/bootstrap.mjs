@@ -152,7 +152,10 @@ async function installEtcd() {
     ...args,
   ];
   try {
-    await runStep('etcd: apt-get update', prefix[0], aptGet('update'));
+    // One unreachable source of many fails the update; what apt knows already may still do.
+    await runStep('etcd: apt-get update', prefix[0], aptGet('update')).catch((error) => {
+      say(`${error.message}; trying to install all the same`);
+    });
     const packages = ['install', '-y', '--no-install-recommends', 'etcd-server', 'etcd-client'];
     await runStep('etcd: apt-get install etcd-server etcd-client', prefix[0], aptGet(...packages));
   } catch (error) {

@@ -1,0 +1,47 @@
+/**
+ * Writes the documents that follow from tables in the code, `npm run docs`; a test fails when they are stale.
+ */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { renderMarkdown, renderYaml } from '../config/documents.js';
+import { errorCodes } from '../lib/base/error-codes.js';
+
+const retryText = {
+  now: 'at once',
+  backoff: 'later',
+  never: 'no: change something first',
+} as const;
+const domainText = {
+  user: 'the job’s author or the administrator',
+  system: 'Millrace itself',
+  external: 'whoever runs what it depends on',
+} as const;
+
+function renderErrors(): string {
+  const lines = [
+    '# Errors',
+    '',
+    'Generated from `lib/base/error-codes.ts` by `npm run docs`.',
+    '',
+    'Every error has a code from this table. Match on the code, never on the text. "Retry" says whether trying again',
+    'helps, "who acts" in whose hands the cause is.',
+    '',
+    '| code | meaning | who acts | retry |',
+    '|---|---|---|---|',
+  ];
+  for (const [code, { meaning, domain, retry }] of Object.entries(errorCodes)) {
+    lines.push(`| \`${code}\` | ${meaning} | ${domainText[domain]} | ${retryText[retry]} |`);
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+/** Path from the repository's root, and content. */
+export const generatedDocuments: readonly (readonly [string, () => string])[] = [
+  ['config/millrace.yaml', renderYaml],
+  ['docs/reference/configuration.md', renderMarkdown],
+  ['docs/reference/errors.md', renderErrors],
+];
+
+export function writeDocuments(root: string): void {
+  for (const [path, render] of generatedDocuments) writeFileSync(join(root, path), render());
+}
