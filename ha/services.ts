@@ -103,7 +103,9 @@ export interface StoredJob {
 /** Attempts of the current generation, recorded before they are deployed. */
 export interface ExecutionRecord {
   readonly generation: number;
-  readonly attempts: Readonly<Record<string, { readonly taskManagerId: TaskManagerId; readonly allocationId: string }>>;
+  readonly attempts: Readonly<
+    Record<string, { readonly taskManagerId: TaskManagerId; readonly allocationId: string }>
+  >;
 }
 
 export interface JobStore {

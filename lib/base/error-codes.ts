@@ -31,10 +31,13 @@ export const errorCodes = {
   LEADERSHIP_LOST: entry('never', 'system', 'this process is no longer the leader; a successor acts'),
   CONFLICT: entry('backoff', 'system', 'the object was changed by somebody else meanwhile'),
   CLUSTER_MISMATCH: entry('never', 'user', 'two clusters share one id, or HA data and storage belong to different clusters'),
+  CLUSTER_NOT_FOUND: entry('never', 'user', 'no local cluster, or no process of it, has this name'),
+  CLUSTER_START: entry('never', 'external', 'a local cluster could not be started'),
   NO_LEADER: entry('backoff', 'system', 'no JobManager leads right now; one is elected within the lease'),
   STALE_EPOCH: entry('never', 'system', 'the message belongs to an older leadership or attempt'),
 
   RPC_DISCONNECTED: entry('backoff', 'external', 'the connection to the peer closed'),
+  RPC_OVERLOADED: entry('backoff', 'system', 'too many requests wait for the answers of one peer'),
   RPC_PROTOCOL: entry('never', 'system', 'a message does not fit the protocol or its version'),
 
   JOB_NOT_FOUND: entry('never', 'user', 'no job has this id'),

@@ -1,0 +1,98 @@
+import { MillraceError } from '../lib/base/errors.js';
+import type { JobId } from '../lib/base/ids.js';
+import type { FencedWriter } from './fencing.js';
+import type { HaStorage } from './ha-storage.js';
+import { jobFolder } from './job-store.js';
+import type { Keys } from './keys.js';
+import { decodeText, encodeText, prefixEnd, type KvEntry } from './kv-store.js';
+import type { JobResult, JobResultStore } from './services.js';
+import { decodeValue, encodeValue, packBytes, unpackBytes } from './values.js';
+
+const maxInlineArchiveBytes = 16_384;
+
+/** JobResultStore over fenced transactions: one key per job that ended, never deleted by a leader. */
+export class FencedJobResultStore implements JobResultStore {
+  readonly #writer: FencedWriter;
+  readonly #keys: Keys;
+  readonly #storage: HaStorage;
+
+  constructor(writer: FencedWriter, keys: Keys, storage: HaStorage) {
+    this.#writer = writer;
+    this.#keys = keys;
+    this.#storage = storage;
+  }
+
+  async createDirty(result: JobResult): Promise<void> {
+    const { jobId, name, state, archive, finishedAt } = result;
+    const key = this.#keys.result(jobId);
+    const writeId = this.#writer.nextWriteId();
+    const bytes = encodeText(archive);
+    const packed = await packBytes(this.#storage, `results/${jobId}`, bytes, maxInlineArchiveBytes);
+    const value = { w: writeId, name, state, finishedAt, cleanup: 'DIRTY', archive: packed };
+    const outcome = await this.#writer.write({
+      compare: [{ target: 'create', key, op: '=', value: 0 }],
+      then: [
+        { op: 'put', key, value: encodeValue(value) },
+        { op: 'delete', key: this.#keys.execution(jobId) },
+      ],
+      read: [key],
+      writeId,
+    });
+    if (outcome.committed) return;
+    const existing = outcome.current.get(key);
+    const stored = existing && decodeValue(existing).text('state');
+    if (stored === state) return;
+    throw new MillraceError(
+      'CONFLICT',
+      `job ${jobId} already has the result ${stored ?? 'unknown'}; it cannot become ${state}`,
+    );
+  }
+
+  async markClean(jobId: JobId): Promise<void> {
+    const key = this.#keys.result(jobId);
+    const entry = await this.#writer.readOne(key);
+    if (entry === undefined) {
+      throw new MillraceError('JOB_NOT_FOUND', `job ${jobId} has no result`);
+    }
+    const writeId = this.#writer.nextWriteId();
+    const value = { ...decodeValue(entry).raw, cleanup: 'CLEAN', w: writeId };
+    const prefix = this.#keys.jobPrefix(jobId);
+    const outcome = await this.#writer.write({
+      compare: [{ target: 'mod', key, op: '=', value: entry.modRevision }],
+      then: [
+        { op: 'put', key, value: encodeValue(value) },
+        { op: 'delete', key: prefix, rangeEnd: prefixEnd(prefix) },
+      ],
+      read: [key],
+      writeId,
+    });
+    if (!outcome.committed) {
+      throw new MillraceError('CONFLICT', `the result of job ${jobId} was changed meanwhile`);
+    }
+    await this.#storage.removeFolder(jobFolder(jobId));
+  }
+
+  async get(jobId: JobId): Promise<(JobResult & { readonly dirty: boolean }) | undefined> {
+    const entry = await this.#writer.readOne(this.#keys.result(jobId));
+    return entry && this.#decode(entry);
+  }
+
+  async list(): Promise<(JobResult & { readonly dirty: boolean })[]> {
+    const entries = await this.#writer.list(this.#keys.resultsPrefix);
+    const results: (JobResult & { readonly dirty: boolean })[] = [];
+    for (const entry of entries) results.push(await this.#decode(entry));
+    return results.sort((a, b) => a.finishedAt - b.finishedAt);
+  }
+
+  async #decode(entry: KvEntry): Promise<JobResult & { readonly dirty: boolean }> {
+    const fields = decodeValue(entry);
+    return {
+      jobId: entry.key.slice(this.#keys.resultsPrefix.length) as JobId,
+      name: fields.text('name'),
+      state: fields.oneOf('state', ['FINISHED', 'CANCELED', 'FAILED']),
+      finishedAt: fields.integer('finishedAt'),
+      dirty: fields.oneOf('cleanup', ['DIRTY', 'CLEAN']) === 'DIRTY',
+      archive: decodeText(await unpackBytes(this.#storage, fields.object('archive'))),
+    };
+  }
+}

@@ -1,0 +1,114 @@
+/**
+ * The only builder of keys. P = `/millrace/v1/<cluster id>`, all of a cluster lies under it:
+ *
+ *     P/cluster                              uid and era, created once
+ *     P/leadership/candidates/<jm>-<nonce>   † candidate queue; create revision = epoch's revision
+ *     P/leadership/leader                    † address and state of the leader
+ *     P/jobs/<job>/spec, graph, execution, checkpoint-id
+ *     P/jobs/<job>/checkpoints/<id>          pointers of completed checkpoints
+ *     P/jobs/<job>/garbage/<id>              subsumed pointers whose files are not deleted yet
+ *     P/results/<job>                        terminal fact
+ *     P/task-managers/<tm>                   † registration
+ *
+ * † under the owner's lease. Candidates and leader share a prefix, so that one watch shows both.
+ */
+import { MillraceError } from '../lib/base/errors.js';
+import type { JobId, JobManagerId, TaskManagerId } from '../lib/base/ids.js';
+
+const clusterIdPattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
+/** Digits of the largest safe integer: ids sort as text as they do as numbers. */
+const idDigits = 16;
+
+export class Keys {
+  readonly root: string;
+  readonly cluster: string;
+  readonly leadershipPrefix: string;
+  readonly candidatesPrefix: string;
+  readonly leader: string;
+  readonly jobsPrefix: string;
+  readonly resultsPrefix: string;
+  readonly taskManagersPrefix: string;
+
+  /** CONFIG for a cluster id that is not 1-64 letters, digits, `.`, `_`, `-`, beginning with a letter or digit. */
+  constructor(clusterId: string) {
+    if (!clusterIdPattern.test(clusterId)) {
+      throw new MillraceError(
+        'CONFIG',
+        `the cluster id "${clusterId}" is not usable: use 1-64 letters, digits, dots, dashes and underscores, beginning with a letter or digit`,
+      );
+    }
+    this.root = `/millrace/v1/${clusterId}/`;
+    this.cluster = `${this.root}cluster`;
+    this.leadershipPrefix = `${this.root}leadership/`;
+    this.candidatesPrefix = `${this.leadershipPrefix}candidates/`;
+    this.leader = `${this.leadershipPrefix}leader`;
+    this.jobsPrefix = `${this.root}jobs/`;
+    this.resultsPrefix = `${this.root}results/`;
+    this.taskManagersPrefix = `${this.root}task-managers/`;
+  }
+
+  candidate(jobManagerId: JobManagerId, nonce: string): string {
+    return `${this.candidatesPrefix}${encodeSegment(jobManagerId)}-${nonce}`;
+  }
+
+  jobPrefix(jobId: JobId): string {
+    return `${this.jobsPrefix}${jobId}/`;
+  }
+
+  spec(jobId: JobId): string {
+    return `${this.jobPrefix(jobId)}spec`;
+  }
+
+  graph(jobId: JobId): string {
+    return `${this.jobPrefix(jobId)}graph`;
+  }
+
+  execution(jobId: JobId): string {
+    return `${this.jobPrefix(jobId)}execution`;
+  }
+
+  checkpointId(jobId: JobId): string {
+    return `${this.jobPrefix(jobId)}checkpoint-id`;
+  }
+
+  checkpointsPrefix(jobId: JobId): string {
+    return `${this.jobPrefix(jobId)}checkpoints/`;
+  }
+
+  checkpoint(jobId: JobId, checkpointId: number): string {
+    return this.checkpointsPrefix(jobId) + formatId(checkpointId);
+  }
+
+  garbagePrefix(jobId: JobId): string {
+    return `${this.jobPrefix(jobId)}garbage/`;
+  }
+
+  garbage(jobId: JobId, checkpointId: number): string {
+    return this.garbagePrefix(jobId) + formatId(checkpointId);
+  }
+
+  result(jobId: JobId): string {
+    return this.resultsPrefix + jobId;
+  }
+
+  taskManager(taskManagerId: TaskManagerId): string {
+    return this.taskManagersPrefix + encodeSegment(taskManagerId);
+  }
+
+  /** The job whose spec this key is, `undefined` for any other key. */
+  parseSpec(key: string): JobId | undefined {
+    if (!key.startsWith(this.jobsPrefix) || !key.endsWith('/spec')) return undefined;
+    const id = key.slice(this.jobsPrefix.length, -'/spec'.length);
+    return id.includes('/') ? undefined : (id as JobId);
+  }
+}
+
+function formatId(id: number): string {
+  return String(id).padStart(idDigits, '0');
+}
+
+/** Ids contain host names; keys are ASCII without slashes. */
+function encodeSegment(text: string): string {
+  return encodeURIComponent(text);
+}

@@ -1,0 +1,148 @@
+import type { CancelTimer } from '../lib/base/clock.js';
+import type { Env } from '../lib/base/env.js';
+import type { JobId } from '../lib/base/ids.js';
+import { FencedCheckpointIdCounter } from './checkpoint-id-counter.js';
+import { FencedCheckpointPointerStore } from './checkpoint-pointer-store.js';
+import { FencedWriter } from './fencing.js';
+import type { HaStorage } from './ha-storage.js';
+import { FencedJobResultStore } from './job-result-store.js';
+import { FencedJobStore } from './job-store.js';
+import type { Keys } from './keys.js';
+import type { KvStore, LeaseId } from './kv-store.js';
+import { encodeLeader, type LeadershipWatch } from './leadership-watch.js';
+import type {
+  CandidateInfo,
+  CheckpointIdCounter,
+  CheckpointPointerStore,
+  JobResultStore,
+  JobStore,
+  LeaderEpoch,
+  Leadership,
+  TaskManagerInfo,
+} from './services.js';
+import { decodeTaskManager } from './task-manager-registry.js';
+
+export interface LeadershipDeps {
+  readonly kv: KvStore;
+  readonly keys: Keys;
+  readonly storage: HaStorage;
+  readonly watch: LeadershipWatch;
+}
+
+export interface LeadershipOptions {
+  readonly epoch: LeaderEpoch;
+  readonly candidate: CandidateInfo;
+  readonly candidateKey: string;
+  readonly leaseId: LeaseId;
+  readonly mayAct: () => boolean;
+  readonly onLost: () => void;
+  readonly outcomeTimeoutMs: number;
+}
+
+/** How long the leader's record may differ from what was published before it is published again. */
+const republishMs = 1_000;
+
+/** One leadership: everything written through it is fenced by its candidate key. */
+export class ElectedLeadership implements Leadership {
+  readonly epoch: LeaderEpoch;
+  readonly jobs: JobStore;
+  readonly results: JobResultStore;
+  readonly #env: Env;
+  readonly #deps: LeadershipDeps;
+  readonly #options: LeadershipOptions;
+  readonly #writer: FencedWriter;
+  readonly #controller = new AbortController();
+  readonly #since: number;
+  #unsubscribe: () => void = () => undefined;
+  #cancelRepublish: CancelTimer | undefined;
+
+  constructor(env: Env, deps: LeadershipDeps, options: LeadershipOptions) {
+    const { kv, keys, storage } = deps;
+    this.#env = env;
+    this.#deps = deps;
+    this.#options = options;
+    this.epoch = options.epoch;
+    this.#since = env.clock.wallTime();
+    this.#writer = new FencedWriter(env, kv, { ...options, signal: this.#controller.signal });
+    this.jobs = new FencedJobStore(this.#writer, keys, storage);
+    this.results = new FencedJobResultStore(this.#writer, keys, storage);
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  mayAct(): boolean {
+    return !this.signal.aborted && this.#options.mayAct();
+  }
+
+  async publishActive(): Promise<void> {
+    await this.#publish();
+    this.#unsubscribe();
+    this.#unsubscribe = this.#deps.watch.subscribe(() => {
+      this.#checkPublished();
+    });
+  }
+
+  async listTaskManagers(): Promise<TaskManagerInfo[]> {
+    const entries = await this.#writer.list(this.#deps.keys.taskManagersPrefix);
+    return entries.map(decodeTaskManager);
+  }
+
+  checkpointPointers(jobId: JobId): CheckpointPointerStore {
+    return new FencedCheckpointPointerStore(this.#writer, this.#deps.keys, jobId);
+  }
+
+  checkpointIds(jobId: JobId): CheckpointIdCounter {
+    return new FencedCheckpointIdCounter(this.#writer, this.#deps.keys, jobId);
+  }
+
+  /** Over for good. */
+  end(reason: string): void {
+    this.#unsubscribe();
+    this.#cancelRepublish?.();
+    this.#controller.abort(new Error(reason));
+  }
+
+  async #publish(): Promise<void> {
+    const writeId = this.#writer.nextWriteId();
+    const { candidate, leaseId } = this.#options;
+    const value = encodeLeader(
+      {
+        epoch: this.epoch,
+        jobManagerId: candidate.jobManagerId,
+        rpcAddress: candidate.rpcAddress,
+        restAddress: candidate.restAddress,
+        state: 'ACTIVE',
+        since: this.#since,
+      },
+      writeId,
+    );
+    const { leader: key } = this.#deps.keys;
+    // Putting the same record twice changes nothing, so there is nothing to compare.
+    await this.#writer.write({ compare: [], then: [{ op: 'put', key, value, leaseId }] });
+  }
+
+  /** Somebody deleted or overwrote the record (or a delayed write did): publish it again. */
+  #checkPublished(): void {
+    if (this.#cancelRepublish !== undefined || this.#isPublished() || this.signal.aborted) return;
+    this.#cancelRepublish = this.#env.clock.setTimer(republishMs, () => {
+      this.#cancelRepublish = undefined;
+      if (this.#isPublished() || !this.mayAct()) return;
+      this.#env.log.warn({ event: 'leader.republished' }, 'the leader record was changed');
+      this.#publish().then(
+        () => {
+          this.#checkPublished();
+        },
+        (err: unknown) => {
+          this.#env.log.warn({ err }, 'publishing the leader record failed');
+        },
+      );
+    });
+  }
+
+  #isPublished(): boolean {
+    const state = this.#deps.watch.state;
+    return state?.isRecordCurrent === true && state.leader?.state === 'ACTIVE';
+  }
+}
