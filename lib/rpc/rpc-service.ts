@@ -25,7 +25,10 @@ export type TaskManagerAcceptor = (
   registration: TaskManagerRegistrationRequest,
   gateway: TaskManagerGateway,
   session: RpcSession,
-) => Promise<{ readonly response: TaskManagerRegistrationResponse; readonly handler: JobManagerGateway }>;
+) => Promise<{
+  readonly response: TaskManagerRegistrationResponse;
+  readonly handler: JobManagerGateway;
+}>;
 
 export interface LeaderService {
   readonly epoch: LeaderEpoch;
@@ -52,5 +55,9 @@ export interface JobManagerConnector {
     leader: { readonly rpcAddress: string; readonly epoch: LeaderEpoch },
     registration: TaskManagerRegistrationRequest,
     handler: TaskManagerGateway,
-  ): Promise<{ readonly response: TaskManagerRegistrationResponse; readonly gateway: JobManagerGateway; readonly session: RpcSession }>;
+  ): Promise<{
+    readonly response: TaskManagerRegistrationResponse;
+    readonly gateway: JobManagerGateway;
+    readonly session: RpcSession;
+  }>;
 }
