@@ -3,7 +3,7 @@
  * machine has them. Members can be killed, paused and started again one by one; nothing survives the test.
  */
 import type { ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -30,6 +30,7 @@ export interface TeardownHost {
 }
 
 const startTries = 5;
+const folderPrefix = 'millrace-etcd-';
 const running = new Set<ChildProcess>();
 // A test that crashes runs no teardown; etcd must not outlive it all the same.
 process.on('exit', () => {
@@ -155,7 +156,8 @@ export class TestEtcd {
   static async #prepare(options: TestEtcdOptions): Promise<TestEtcd> {
     const count = options.members ?? 1;
     const base = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
-    const folder = mkdtempSync(join(base, 'millrace-etcd-'));
+    removeLeftovers(base);
+    const folder = mkdtempSync(join(base, `${folderPrefix}${process.pid}-`));
     const ports = await findFreePorts(count * 2);
     const specs = Array.from({ length: count }, (_, index) => ({
       name: `etcd${index + 1}`,
@@ -200,5 +202,23 @@ export class TestEtcd {
   async close(): Promise<void> {
     await Promise.all(this.members.map((member) => member.kill()));
     rmSync(this.#folder, { recursive: true, force: true });
+  }
+}
+
+/** A test that was killed could not remove its data; the folder's name says whose it was. */
+function removeLeftovers(base: string): void {
+  for (const name of readdirSync(base)) {
+    const owner = Number(/^millrace-etcd-(\d+)-/.exec(name)?.[1]);
+    if (!Number.isInteger(owner) || isAlive(owner)) continue;
+    rmSync(join(base, name), { recursive: true, force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
   }
 }
