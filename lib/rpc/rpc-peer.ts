@@ -121,25 +121,17 @@ export class RpcPeer implements RpcSession {
   }
 
   /** Rejects with the peer's error, LEADERSHIP_LOST, RPC_DISCONNECTED, RPC_OVERLOADED, RPC_PROTOCOL or TIMEOUT. */
-  call<Req, Res>(method: string, spec: MethodSpec<Req, Res>, request: Req): Promise<Res> {
-    try {
-      this.#checkMaySend(method);
-      if (this.#closeReason !== undefined) throw this.#disconnected(method);
-      if (this.#pending.size >= this.#options.maxPendingRequests) throw this.#overloaded(method);
-      const id = ++this.#lastId;
-      const bytes = this.#encode({ kind: 'request', id, method, payload: request });
-      const deferred = new Deferred<unknown>();
-      const cancelTimer = this.#armTimeout(id, method, spec.patience);
-      this.#pending.set(id, {
-        deferred,
-        spec: spec,
-        cancelTimer,
-      });
-      this.#send(bytes);
-      return deferred.promise as Promise<Res>;
-    } catch (error) {
-      return Promise.reject(error);
-    }
+  async call<Req, Res>(method: string, spec: MethodSpec<Req, Res>, request: Req): Promise<Res> {
+    this.#checkMaySend(method);
+    if (this.#closeReason !== undefined) throw this.#disconnected(method);
+    if (this.#pending.size >= this.#options.maxPendingRequests) throw this.#overloaded(method);
+    const id = ++this.#lastId;
+    const bytes = this.#encode({ kind: 'request', id, method, payload: request });
+    const deferred = new Deferred<unknown>();
+    const cancelTimer = this.#armTimeout(id, method, spec.patience);
+    this.#pending.set(id, { deferred, spec, cancelTimer });
+    this.#send(bytes);
+    return deferred.promise as Promise<Res>;
   }
 
   close(reason: string): void {
