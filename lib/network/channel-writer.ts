@@ -1,0 +1,165 @@
+/**
+ * The producer's end of a channel. Writing never waits and keeps the order of batches and control
+ * frames: what finds no room in the ring goes to a bounded overdraft, which the producer's thread moves
+ * on when it looks for room. A producer whose channel has no room takes no new input (back-pressure).
+ */
+import { MillraceError } from '../base/errors.js';
+import type { ControlEvent } from '../record/stream-element.js';
+import type { Ring } from './ring.js';
+
+type Overdraft =
+  | {
+      readonly kind: 'data';
+      readonly bytes: Uint8Array;
+      offset: number;
+      readonly continues: boolean;
+    }
+  | { readonly kind: 'control'; readonly event: ControlEvent };
+
+export class ChannelWriter {
+  readonly channelId: string;
+  readonly ring: Ring;
+  readonly #maxOverdraftBuffers: number;
+  #overdraft: Overdraft[] = [];
+  #overdraftBuffers = 0;
+  /** Bytes of batches accepted. */
+  bytes = 0;
+
+  constructor(channelId: string, ring: Ring, maxOverdraftBuffers: number) {
+    this.channelId = channelId;
+    this.ring = ring;
+    this.#maxOverdraftBuffers = maxOverdraftBuffers;
+  }
+
+  /** NETWORK when the way to the consumer broke. A consumer that failed by itself is not our failure. */
+  get failure(): MillraceError | undefined {
+    if (this.ring.consumerState !== 'failed') return undefined;
+    return channelFailure(this.channelId, 'consumer');
+  }
+
+  /** A batch can be taken. False also asks for a wake-up: look again when the bell rings. */
+  get hasRoom(): boolean {
+    if (this.#roomNow()) return true;
+    // Half of the buffers, so that a blocked producer is not woken for each one. A control frame in front
+    // waits for the lane, which no number of buffers opens.
+    const isLaneFull = this.#overdraft[0]?.kind === 'control';
+    this.ring.requestWake(isLaneFull ? this.ring.buffers + 1 : Math.max(1, this.ring.buffers >> 1));
+    return this.#roomNow();
+  }
+
+  /** Nothing waits outside the ring. */
+  get isFlushed(): boolean {
+    this.#drain();
+    return this.#overdraft.length === 0 || this.hasRoom;
+  }
+
+  /**
+   * Takes a sealed batch (copied before this returns). `continues`: the next write carries on with the same batch.
+   * OVERDRAFT_EXCEEDED beyond the bound.
+   */
+  writeBatch(bytes: Uint8Array, continues = false): void {
+    this.bytes += bytes.byteLength;
+    const offset = this.#overdraft.length === 0 ? this.#writeToRing(bytes, 0, continues) : 0;
+    if (offset === bytes.byteLength) return;
+    if (this.#overdraftBuffers >= this.#maxOverdraftBuffers) {
+      throw new MillraceError(
+        'OVERDRAFT_EXCEEDED',
+        `the output of one step overflowed channel ${this.channelId}: ${String(this.#overdraftBuffers)} buffers wait already; emit less per record or raise taskmanager.network.memory.max-overdraft-buffers-per-gate`,
+        { details: { channelId: this.channelId, buffers: this.#overdraftBuffers } },
+      );
+    }
+    const rest = bytes.slice(offset);
+    this.#overdraftBuffers += Math.ceil(rest.byteLength / this.ring.bufferBytes);
+    this.#overdraft.push({ kind: 'data', bytes: rest, offset: 0, continues });
+  }
+
+  writeControl(event: ControlEvent): void {
+    if (this.#overdraft.length === 0 && this.ring.writeControl(event)) return;
+    coalesce(this.#overdraft, event);
+  }
+
+  /** The producer ends without having sent endOfPartition: its task reports why. */
+  close(): void {
+    this.#overdraft = [];
+    this.ring.end('producer', 'closed');
+  }
+
+  #roomNow(): boolean {
+    this.#drain();
+    return this.#overdraft.length === 0 && this.ring.freeBuffers > 0;
+  }
+
+  #drain(): void {
+    let done = 0;
+    while (done < this.#overdraft.length) {
+      const head = this.#overdraft[done]!;
+      if (head.kind === 'control') {
+        if (!this.ring.writeControl(head.event)) break;
+      } else {
+        const from = head.offset;
+        head.offset = this.#writeToRing(head.bytes, from, head.continues);
+        this.#overdraftBuffers -= Math.ceil((head.offset - from) / this.ring.bufferBytes);
+        if (head.offset < head.bytes.byteLength) break;
+      }
+      done += 1;
+    }
+    if (done > 0) this.#overdraft.splice(0, done);
+    if (this.#overdraft.length === 0) this.#overdraftBuffers = 0;
+  }
+
+  /** Returns the offset reached. */
+  #writeToRing(bytes: Uint8Array, from: number, continues: boolean): number {
+    let offset = from;
+    while (offset < bytes.byteLength) {
+      const buffer = this.ring.claim();
+      if (buffer === undefined) break;
+      const end = Math.min(offset + buffer.byteLength, bytes.byteLength);
+      buffer.set(bytes.subarray(offset, end));
+      this.ring.commit(end - offset, continues || end < bytes.byteLength);
+      offset = end;
+    }
+    return offset;
+  }
+}
+
+/**
+ * Adjacent watermarks become the last one, statuses likewise, and an alternation of both keeps its last
+ * state: so control frames in the overdraft stay bounded however long the channel is blocked.
+ */
+function coalesce(queue: Overdraft[], event: ControlEvent): void {
+  const at = (back: number): ControlEvent | undefined => {
+    const entry = queue[queue.length - back];
+    return entry?.kind === 'control' ? entry.event : undefined;
+  };
+  const last = at(1);
+  if (last?.kind === event.kind) {
+    if (event.kind === 'watermark' || event.kind === 'watermarkStatus') {
+      queue[queue.length - 1] = { kind: 'control', event };
+      return;
+    }
+    if (event.kind === 'cancelBarrier' && last.kind === 'cancelBarrier') {
+      const checkpointId = Math.max(event.checkpointId, last.checkpointId);
+      queue[queue.length - 1] = { kind: 'control', event: { ...event, checkpointId } };
+      return;
+    }
+  }
+  // [status, watermark, active] + watermark: the earlier two are covered by what follows.
+  if (
+    event.kind === 'watermark' &&
+    last?.kind === 'watermarkStatus' &&
+    last.active &&
+    at(2)?.kind === 'watermark' &&
+    at(3)?.kind === 'watermarkStatus'
+  ) {
+    queue.splice(queue.length - 3, 2);
+  }
+  queue.push({ kind: 'control', event });
+}
+
+export function channelFailure(channelId: string, peer: 'producer' | 'consumer'): MillraceError {
+  return new MillraceError(
+    'NETWORK',
+    `the connection to the ${peer} of channel ${channelId} failed`,
+    { details: { channelId } },
+  );
+}

@@ -1,0 +1,46 @@
+/** What a slot's runtime is given, and its options. */
+import type { MillraceError } from '../base/errors.js';
+import type { AttemptId, JobId } from '../base/ids.js';
+import type { ChannelProvider } from '../network/slot-channels.js';
+import type { FunctionSource } from '../operators/stream-operator.js';
+import type { BatchCodec } from '../record/codec/batch-codec.js';
+import type { SnapshotStorage } from '../state/snapshot-storage.js';
+import type { SlotReportMessage } from './slot-api.js';
+import type { SlotLoop } from './slot-loop.js';
+
+export interface SlotPorts {
+  readonly functions: FunctionSource;
+  readonly storage: SnapshotStorage;
+  readonly channels: ChannelProvider;
+  readonly report: (message: SlotReportMessage) => void;
+  readonly loop: SlotLoop;
+  /** Default: generalBatchCodec. Both ends of a channel must use the same. */
+  readonly codec?: BatchCodec;
+}
+
+/** Which task's code runs: for attributing what it prints. */
+export interface TaskContext {
+  readonly jobId: JobId;
+  readonly attemptId: AttemptId;
+  readonly vertexName: string;
+  readonly subtaskIndex: number;
+}
+
+export interface SlotRuntimeOptions {
+  /** A quantum ends after this many records (512) ... */
+  readonly quantumRecords?: number;
+  /** ... or ms (2). */
+  readonly quantumMs?: number;
+  /** The thread's event loop gets its turn after this many ms (1). */
+  readonly yieldMs?: number;
+  /** Sealed buffers that may wait outside a full channel (1024); beyond, the task fails with OVERDRAFT_EXCEEDED. */
+  readonly maxOverdraftBuffers?: number;
+  /** Records that may wait before a directly called task that is held back (2048). */
+  readonly maxQueuedRecords?: number;
+  /** Asked every 16 quanta; an error fails every task of the slot. */
+  readonly checkMemory?: () => MillraceError | undefined;
+  /** ms between `metrics` reports (1000). */
+  readonly metricsIntervalMs?: number;
+  /** Called whenever another task's code begins to run, and with undefined when none runs. */
+  readonly withTaskContext?: (task: TaskContext | undefined) => void;
+}
