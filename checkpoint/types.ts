@@ -49,9 +49,17 @@ export interface VertexCheckpoint {
   readonly name: string;
   readonly parallelism: number;
   readonly maxParallelism: number;
-  readonly operators: readonly { readonly id: OperatorId; readonly uid?: string; readonly name: string; readonly maxParallelism: number }[];
+  readonly operators: readonly {
+    readonly id: OperatorId;
+    readonly uid?: string;
+    readonly name: string;
+    readonly maxParallelism: number;
+  }[];
   /** By subtask index. */
-  readonly subtasks: readonly { readonly finished: boolean; readonly operators: Readonly<Record<OperatorId, OperatorSubtaskState>> }[];
+  readonly subtasks: readonly {
+    readonly finished: boolean;
+    readonly operators: Readonly<Record<OperatorId, OperatorSubtaskState>>;
+  }[];
 }
 
 /** A completed checkpoint with what recovery needs. */
@@ -87,4 +95,29 @@ export interface CheckpointGateway {
   releaseCoordinators(checkpointId: number): void;
   /** More consecutive failures than tolerated: fail over. */
   failJob(failure: Failure): void;
+}
+
+/** What checkpointing reads of a job vertex; a JobVertex satisfies it by shape. */
+export interface CheckpointedVertex {
+  readonly id: VertexId;
+  readonly name: string;
+  readonly parallelism: number;
+  readonly maxParallelism: number;
+  readonly operators: readonly {
+    readonly id: OperatorId;
+    readonly uid?: string;
+    readonly name: string;
+    readonly maxParallelism: number;
+  }[];
+}
+
+/** When checkpoints are taken and how many are kept; a job's CheckpointConfig satisfies it by shape. */
+export interface CheckpointSettings {
+  /** 0: no periodic checkpoints. */
+  readonly intervalMs: number;
+  readonly timeoutMs: number;
+  readonly minPauseMs: number;
+  readonly maxConcurrent: number;
+  readonly tolerableFailures: number;
+  readonly numRetained: number;
 }

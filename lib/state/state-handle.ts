@@ -64,6 +64,14 @@ export interface TaskRestore {
   readonly baseDirectory: string;
 }
 
+/** Every handle of a snapshot. */
+export function stateHandles(snapshot: TaskStateSnapshot): StateHandle[] {
+  return Object.values(snapshot.operators).flatMap(({ keyed, operator }: OperatorSubtaskState) => [
+    ...(keyed === undefined ? [] : [keyed.data]),
+    ...(operator === undefined ? [] : [operator]),
+  ]);
+}
+
 /** Total size of a snapshot's bytes. */
 export function snapshotSize(snapshot: TaskStateSnapshot): number {
   let size = 0;
