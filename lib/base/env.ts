@@ -9,7 +9,23 @@ export interface Env {
   readonly random: Random;
   readonly log: Logger;
   readonly metrics: MetricRegistry;
+  /**
+   * Called at the named places where a crash is worth trying (`// Fault: name`), by drills and the simulation
+   * only; absent otherwise. An implementation ends the process or throws.
+   */
+  readonly fault?: (name: FaultPoint) => void;
 }
+
+/** Where a crash hurts most; each is between two durable steps. */
+export type FaultPoint =
+  /** Checkpoint files and metadata are durable, the pointer is not added. */
+  | 'checkpoint.files-written'
+  /** The pointer is added, no task has been told. */
+  | 'checkpoint.pointer-added'
+  /** All tasks are FINISHED, the job's result is not written. */
+  | 'job.finished'
+  /** The job graph is in etcd, the client has no answer. */
+  | 'job.submitted';
 
 /** The same Env, logging under a component's name. */
 export function childEnv(env: Env, component: string, fields: Readonly<Record<string, unknown>> = {}): Env {
