@@ -1,0 +1,58 @@
+/** millrace drill: rehearse failures on a cluster of its own, with a verdict. */
+import type { Command } from 'commander';
+import { MillraceError } from '../../lib/base/errors.js';
+import { drills } from '../drills/drills.js';
+import type { DrillReport } from '../drills/drill.js';
+import { runDrill } from '../drills/run-drill.js';
+import { bold, dim, formatElapsed, green, print, printError, printJson, red, table } from './output.js';
+
+interface DrillCommandOptions {
+  readonly dir: string;
+  readonly rate: string;
+  readonly json?: boolean;
+}
+
+export function registerDrill(program: Command): void {
+  program
+    .command('drill')
+    .description('rehearse failures: a fresh local cluster, the access-log job, a fault, a verdict')
+    .argument('[names...]', `which drills (default: all): ${drills.map((drill) => drill.name).join(', ')}`)
+    .option('--list', 'print the drills and what must hold')
+    .option('--dir <folder>', 'folder of local clusters', '.millrace')
+    .option('--rate <n>', 'lines a second of the 10,000', '1000')
+    .option('--json', 'print one JSON document')
+    .action(drill);
+}
+
+async function drill(names: readonly string[], options: DrillCommandOptions & { readonly list?: boolean }): Promise<void> {
+  if (options.list === true) {
+    if (options.json === true) printJson(drills.map(({ name, fault, mustHold }) => ({ name, fault, mustHold })));
+    else print(table(['DRILL', 'FAULT', 'MUST HOLD'], drills.map((one) => [one.name, one.fault, one.mustHold])));
+    return;
+  }
+  const unknown = names.filter((name) => !drills.some((one) => one.name === name));
+  if (unknown.length > 0) throw new MillraceError('CONFIG', `no drill '${unknown.join(', ')}'; 'millrace drill --list' shows all`);
+  const reports: DrillReport[] = [];
+  for (const one of drills) {
+    if (names.length > 0 && !names.includes(one.name)) continue;
+    if (options.json !== true) printError(`${bold(one.name)}: ${one.fault}`);
+    const report = await runDrill(one, {
+      folder: options.dir,
+      rate: Number(options.rate),
+      progress: (line) => {
+        if (options.json !== true) printError(dim(`  ${line}`));
+      },
+    });
+    reports.push(report);
+    if (options.json !== true) print(formatReport(report));
+  }
+  if (options.json === true) printJson(reports);
+  const failed = reports.filter((report) => !report.passed);
+  if (failed.length > 0) throw new MillraceError('DRILL_FAILED', `${String(failed.length)} of ${String(reports.length)} drills did not pass: ${failed.map((report) => report.drill).join(', ')}`);
+}
+
+export function formatReport(report: DrillReport): string {
+  const verdict = report.passed ? green('passed') : red('FAILED');
+  const facts = Object.entries(report.findings).map(([name, value]) => `${name}=${String(value)}`);
+  return `${report.drill}: ${verdict} after ${formatElapsed(report.durationMs)}, exactly once: ${report.exactlyOnce ? 'yes' : 'NO'}, ${facts.join(' ')}${report.failure === undefined ? '' : `\n  ${report.failure}`}`;
+}

@@ -1,0 +1,81 @@
+/** How commands speak: tables and colours for people, one JSON document for programs. */
+import Table from 'cli-table3';
+import colors from 'picocolors';
+import { MillraceError, rootCause, toFailure } from '../../lib/base/errors.js';
+
+export const print = (line = ''): void => {
+  process.stdout.write(`${line}\n`);
+};
+
+/** Progress and errors go to standard error, so that standard output stays parseable. */
+export const printError = (line: string): void => {
+  process.stderr.write(`${line}\n`);
+};
+
+export function printJson(value: unknown): void {
+  print(JSON.stringify(value, null, 2));
+}
+
+export function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
+  const out = new Table({
+    head: head.map((title) => colors.bold(title)),
+    style: { head: [], border: [], compact: true, 'padding-left': 0, 'padding-right': 2 },
+    chars: {
+      top: '', 'top-mid': '', 'top-left': '', 'top-right': '', bottom: '', 'bottom-mid': '', 'bottom-left': '', 'bottom-right': '',
+      left: '', 'left-mid': '', mid: '', 'mid-mid': '', right: '', 'right-mid': '', middle: '',
+    },
+  });
+  for (const row of rows) out.push(row.map(String));
+  return out.toString();
+}
+
+/** RUNNING in green, FAILED in red: only on a terminal (picocolors decides). */
+export function colorState(state: string): string {
+  if (state === 'RUNNING' || state === 'FINISHED' || state === 'COMPLETED' || state === 'ACTIVE') return colors.green(state);
+  if (state === 'FAILED' || state === 'CANCELED') return colors.red(state);
+  return colors.yellow(state);
+}
+
+export const { bold, dim, green, red, yellow, cyan } = colors;
+
+export function formatTime(ms: number): string {
+  return ms > 0 ? new Date(ms).toISOString().replace('T', ' ').replace(/\.\d+Z$/, '') : '-';
+}
+
+export function formatElapsed(ms: number): string {
+  if (ms < 1000) return `${String(Math.round(ms))} ms`;
+  const s = Math.floor(ms / 1000);
+  if (s < 60) return `${(ms / 1000).toFixed(1)} s`;
+  const parts = [Math.floor(s / 3600), Math.floor((s % 3600) / 60), s % 60];
+  return parts[0] === 0 ? `${String(parts[1])}m ${String(parts[2])}s` : `${String(parts[0])}h ${String(parts[1])}m`;
+}
+
+export function formatBytes(bytes: number): string {
+  if (bytes < 1024) return `${String(bytes)} B`;
+  const units = ['KiB', 'MiB', 'GiB', 'TiB'];
+  let value = bytes / 1024;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${value.toFixed(1)} ${units[unit] ?? ''}`;
+}
+
+const advice = {
+  now: 'try again',
+  backoff: 'trying again later may help',
+  never: 'trying again will not help until it is changed',
+} as const;
+
+/** What happened, why, and what to do: never a bare stack trace. */
+export function describeError(error: unknown, verbose: boolean): string {
+  const failure = toFailure(error);
+  const lines = [`${colors.red('error')}${failure.code === undefined ? '' : ` ${failure.code}`}: ${failure.message}`];
+  const root = rootCause(failure);
+  if (root !== failure && !failure.message.includes(root.message)) lines.push(`  caused by ${root.name}: ${root.message}`);
+  if (failure.retry !== undefined) lines.push(colors.dim(`  ${advice[failure.retry]}`));
+  const isOurBug = !(error instanceof MillraceError) || error.code === 'INVARIANT';
+  if ((verbose || isOurBug) && failure.stack !== undefined) lines.push(colors.dim(failure.stack));
+  return lines.join('\n');
+}

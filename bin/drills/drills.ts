@@ -1,0 +1,201 @@
+/** The drills, in the order they are run. One library for the command line, the tests and the benchmarks. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { MillraceError } from '../../lib/base/errors.js';
+import { etcdMemberStatus } from '../local/etcd-member.js';
+import { isAlive, waitUntilGone } from '../local/managed-process.js';
+import type { LocalCluster } from '../local/local-cluster.js';
+import type { Drill, DrillContext, DrillFindings } from './drill.js';
+import { readEvents, readTakeover } from './timeline.js';
+
+/** Lease of a local cluster's leader. */
+const leaseTtlMs = 3000;
+
+async function leaderOf(cluster: LocalCluster): Promise<string> {
+  const deadline = Date.now() + 15_000;
+  for (;;) {
+    const name = await cluster.leaderName();
+    if (name !== undefined) return name;
+    if (Date.now() > deadline) throw new MillraceError('NO_LEADER', 'no JobManager leads after 15 s');
+    await sleep(20);
+  }
+}
+
+/** Kills the leader and waits until all tasks run under the next one. */
+export async function killLeader({ cluster, run, progress }: DrillContext): Promise<DrillFindings> {
+  const { generation } = await run.details();
+  const leader = await leaderOf(cluster);
+  const deathAt = Date.now();
+  cluster.signal(leader, 'SIGKILL');
+  progress(`${leader} killed`);
+  const job = await run.waitUntilRunning(generation);
+  const takeover = readTakeover(cluster, deathAt, run.jobId);
+  progress(`${takeover.newLeader ?? '?'} leads, all tasks run`);
+  return {
+    killed: leader,
+    ...present('noticedMs', takeover.noticed),
+    ...present('electedMs', takeover.elected),
+    ...present('recoveredMs', takeover.recovered),
+    ...present('runningMs', takeover.running),
+    ...present('restoredCheckpoint', takeover.restoredCheckpoint),
+    generation: job.generation,
+  };
+}
+
+function present(name: string, value: number | undefined): Record<string, number> {
+  return value === undefined ? {} : { [name]: value };
+}
+
+async function pauseLeader({ cluster, run, progress }: DrillContext): Promise<DrillFindings> {
+  const { generation } = await run.details();
+  const leader = await leaderOf(cluster);
+  const pausedAt = Date.now();
+  cluster.signal(leader, 'SIGSTOP');
+  progress(`${leader} stopped (SIGSTOP)`);
+  // The stopped process still accepts connections, so the others are asked.
+  await waitForEvent(cluster, pausedAt, 'leader.granted', leaseTtlMs + 10_000);
+  await run.waitUntilRunning(generation);
+  const wokenAt = Date.now();
+  const old = cluster.process(leader);
+  cluster.signal(leader, 'SIGCONT');
+  progress(`${leader} goes on (SIGCONT), deposed`);
+  if (!(await waitUntilGone([old], 10_000))) throw new MillraceError('INVARIANT', `${leader} still runs 10 s after it was deposed`);
+  const noticed = readEvents(cluster, wokenAt).find((one) => one.process === leader && one.event === 'leader.revoked');
+  if (noticed === undefined) throw new MillraceError('INVARIANT', `${leader} ended without saying that its leadership was revoked`);
+  cluster.restart(leader);
+  const takeover = readTakeover(cluster, pausedAt, run.jobId);
+  return {
+    paused: leader,
+    ...present('electedMs', takeover.elected),
+    ...present('runningMs', takeover.running),
+    deposedNoticedMs: noticed.at - wokenAt,
+  };
+}
+
+async function waitForEvent(cluster: LocalCluster, since: number, event: string, timeoutMs: number): Promise<void> {
+  const deadline = Date.now() + timeoutMs;
+  while (!readEvents(cluster, since).some((one) => one.event === event)) {
+    if (Date.now() > deadline) throw new MillraceError('TIMEOUT', `no event ${event} within ${String(timeoutMs)} ms`);
+    await sleep(20);
+  }
+}
+
+async function killTaskManager({ cluster, run, progress }: DrillContext): Promise<DrillFindings> {
+  const { generation, vertices } = await run.details();
+  const used = vertices.flatMap((vertex) => vertex.subtasks.map((subtask) => subtask['taskmanager-id']));
+  const victim = cluster.processes().find((one) => one.role === 'taskmanager' && used.includes(one.name))?.name;
+  if (victim === undefined) throw new MillraceError('INVARIANT', 'no TaskManager runs a task of the job');
+  const deathAt = Date.now();
+  cluster.signal(victim, 'SIGKILL');
+  progress(`${victim} killed`);
+  const job = await run.waitUntilRunning(generation);
+  const running = readEvents(cluster, deathAt).find((one) => one.event === 'job.running' && one.fields['jobId'] === run.jobId);
+  cluster.restart(victim);
+  return { killed: victim, ...present('runningMs', running === undefined ? undefined : running.at - deathAt), generation: job.generation };
+}
+
+async function killEtcdLeader({ cluster, run, progress }: DrillContext): Promise<DrillFindings> {
+  const { generation } = await run.details();
+  const before = (await run.checkpoints()).counts.completed;
+  const leader = await leaderOf(cluster);
+  const victim = await etcdLeaderName(cluster);
+  const deathAt = Date.now();
+  cluster.signal(victim, 'SIGKILL');
+  progress(`${victim}, etcd's leader, killed`);
+  await run.waitFor('three checkpoints without that etcd member', 30_000, async () => (await run.checkpoints()).counts.completed >= before + 3);
+  const checkpointMs = Date.now() - deathAt;
+  cluster.restart(victim);
+  const after = await run.details();
+  if (after.generation !== generation) throw new MillraceError('INVARIANT', 'tasks were restarted although only an etcd member died');
+  if ((await leaderOf(cluster)) !== leader) throw new MillraceError('INVARIANT', 'leadership changed although only an etcd member died');
+  return { killed: victim, checkpointsGoOnMs: checkpointMs, generation: after.generation };
+}
+
+async function etcdLeaderName(cluster: LocalCluster): Promise<string> {
+  const members = cluster.processes().filter((one) => one.role === 'etcd' && one.alive);
+  for (const [i, endpoint] of cluster.endpoints.entries()) {
+    const status = await etcdMemberStatus(endpoint);
+    if (status.memberId === status.leaderId) return `etcd-${String(i + 1)}`;
+  }
+  throw new MillraceError('ETCD_UNAVAILABLE', `none of ${members.map((one) => one.name).join(', ')} leads`);
+}
+
+async function killEverything({ cluster, run, progress }: DrillContext): Promise<DrillFindings> {
+  const { generation } = await run.details();
+  const all = cluster.processes().filter((one) => one.alive);
+  const deathAt = Date.now();
+  for (const one of all) cluster.signal(one.name, 'SIGKILL');
+  await waitUntilGone(all, 10_000);
+  progress(`all ${String(all.length)} processes killed`);
+  for (const one of all) cluster.restart(one.name);
+  await cluster.waitReady(30_000);
+  const job = await run.waitUntilRunning(-1);
+  const restored = (await run.checkpoints()).latest.restored;
+  if (restored === undefined) throw new MillraceError('INVARIANT', 'the job did not restore a checkpoint');
+  return { processes: all.length, runningMs: Date.now() - deathAt, restoredCheckpoint: restored.id, generation: Math.max(job.generation, generation) };
+}
+
+/** Fires once per cluster: the marker file keeps the next leader from dying the same way. */
+function crashOnce(fault: string, occurrence: number): (directory: string) => Record<string, string> {
+  return (directory) => ({ MILLRACE_INTERNAL_FAULT: `${fault}@${String(occurrence)}@${join(directory, 'fault-fired')}` });
+}
+
+async function killBetweenFilesAndPointer({ cluster, run, progress }: DrillContext): Promise<DrillFindings> {
+  const marker = join(cluster.directory, 'fault-fired');
+  const leaders = cluster.processes().filter((one) => one.role === 'jobmanager');
+  await run.waitFor('the leader to die between files and pointer', 60_000, () => existsSync(marker));
+  const deathAt = Date.now();
+  progress('the leader died after the files of a checkpoint were durable, before its pointer was in etcd');
+  await waitForEvent(cluster, deathAt - 100, 'leader.granted', leaseTtlMs + 10_000);
+  const job = await run.waitUntilRunning();
+  const dead = leaders.filter((one) => !isAlive(one)).map((one) => one.name);
+  const takeover = readTakeover(cluster, deathAt - 100, run.jobId);
+  return {
+    killed: dead.join(' '),
+    ...present('electedMs', takeover.elected),
+    ...present('runningMs', takeover.running),
+    ...present('restoredCheckpoint', takeover.restoredCheckpoint),
+    generation: job.generation,
+  };
+}
+
+export const drills: readonly Drill[] = [
+  {
+    name: 'leader-kill',
+    fault: 'SIGKILL of the leading JobManager',
+    mustHold: 'a standby leads and all tasks run again within the lease TTL + 1.5 s',
+    inject: killLeader,
+  },
+  {
+    name: 'leader-pause',
+    fault: 'SIGSTOP of the leader beyond its lease, then SIGCONT',
+    mustHold: 'its late writes are refused, it notices and ends; epochs in etcd never go back',
+    inject: pauseLeader,
+  },
+  {
+    name: 'taskmanager-kill',
+    fault: 'SIGKILL of a TaskManager that runs tasks',
+    mustHold: 'the tasks run again elsewhere, from the last checkpoint',
+    inject: killTaskManager,
+  },
+  {
+    name: 'etcd-leader-kill',
+    fault: "SIGKILL of etcd's leader",
+    mustHold: 'no task restarts, leadership stays, checkpoints go on',
+    inject: killEtcdLeader,
+  },
+  {
+    name: 'cluster-kill',
+    fault: 'SIGKILL of every process, etcd included, then all started again',
+    mustHold: 'the job restores its last completed checkpoint',
+    inject: killEverything,
+  },
+  {
+    name: 'checkpoint-crash',
+    fault: 'the leader dies between the files of a checkpoint and its pointer in etcd',
+    mustHold: 'the checkpoint before it is restored, and nothing is lost or doubled',
+    environment: crashOnce('checkpoint.files-written', 4),
+    inject: killBetweenFilesAndPointer,
+  },
+];

@@ -1,0 +1,50 @@
+/** Every fenced write a cluster's leaders made, from etcd's history (kept for at least 30 minutes by our members). */
+import { EtcdKvStore } from '../../ha/etcd/etcd-kv-store.js';
+import { Keys } from '../../ha/keys.js';
+import { prefixEnd } from '../../ha/kv-store.js';
+import { writeIdOf } from '../../ha/values.js';
+import { MillraceError } from '../../lib/base/errors.js';
+import type { Env } from '../../lib/base/env.js';
+import { silentLogger } from '../../lib/base/logger.js';
+import { MetricRegistry } from '../../lib/base/metrics.js';
+import { SystemClock } from '../../lib/base/system-clock.js';
+import { SystemRandom } from '../../lib/base/system-random.js';
+import type { LocalCluster } from '../local/local-cluster.js';
+import type { FencedWrite } from './write-history.js';
+
+export async function readWriteHistory(cluster: LocalCluster): Promise<FencedWrite[]> {
+  const env: Env = { clock: new SystemClock(), random: new SystemRandom(), log: silentLogger, metrics: new MetricRegistry() };
+  const kv = new EtcdKvStore(env, { endpoints: cluster.endpoints });
+  try {
+    const { root } = new Keys(cluster.clusterId);
+    const { revision } = await kv.range({ key: root, rangeEnd: prefixEnd(root), limit: 1 });
+    const marker = `${root}history-end`;
+    return await new Promise<FencedWrite[]>((resolve, reject) => {
+      const writes: FencedWrite[] = [];
+      const watch = kv.watch(
+        { key: root, rangeEnd: prefixEnd(root), startRevision: 1 },
+        {
+          onEvents: (events) => {
+            for (const { type, entry } of events) {
+              const [era, epochRevision] = (writeIdOf(entry) ?? '').split('.').map(Number);
+              if (type === 'put' && era !== undefined && epochRevision !== undefined) {
+                writes.push({ key: entry.key, revision: entry.modRevision, epochRevision });
+              }
+              if (entry.key !== marker) continue;
+              watch.close();
+              resolve(writes);
+            }
+          },
+          onEnd: (cause) => {
+            reject(new MillraceError('ETCD_UNAVAILABLE', `the history of ${root} from revision 1 to ${String(revision)} cannot be read`, { cause }));
+          },
+        },
+      );
+      // A write of our own tells when everything before it has been delivered.
+      const mark = { op: 'put', key: marker, value: new TextEncoder().encode('{}') } as const;
+      kv.txn({ compare: [], then: [mark] }).catch(reject);
+    });
+  } finally {
+    await kv.close();
+  }
+}

@@ -1,0 +1,77 @@
+/** What happened after a fault, read from the events the processes logged. Wall-clock stamps of one machine. */
+import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import type { LocalCluster } from '../local/local-cluster.js';
+
+export interface LoggedEvent {
+  readonly process: string;
+  readonly event: string;
+  /** Wall-clock ms. */
+  readonly at: number;
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+/** All events of a cluster's JobManagers and TaskManagers at or after `since`, in order of time. */
+export function readEvents(cluster: LocalCluster, since: number): LoggedEvent[] {
+  const events: LoggedEvent[] = [];
+  for (const { name, role } of cluster.processes()) {
+    if (role === 'etcd') continue;
+    for (const file of logFiles(join(cluster.logDir, name))) {
+      for (const line of readFileSync(file, 'utf8').split('\n')) {
+        if (!line.includes('"event"')) continue;
+        const event = parseEvent(name, line);
+        if (event !== undefined && event.at >= since) events.push(event);
+      }
+    }
+  }
+  return events.sort((a, b) => a.at - b.at);
+}
+
+function logFiles(folder: string): string[] {
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder).map((name) => join(folder, name)).filter((path) => statSync(path).isFile());
+}
+
+function parseEvent(process: string, line: string): LoggedEvent | undefined {
+  try {
+    const fields = JSON.parse(line) as Record<string, unknown>;
+    const { event, time } = fields;
+    if (typeof event !== 'string' || typeof time !== 'string') return undefined;
+    return { process, event, at: Date.parse(time), fields };
+  } catch {
+    // The last line of a killed process may be torn.
+    return undefined;
+  }
+}
+
+/** ms after the fault; undefined for what did not happen (or not yet). */
+export interface Takeover {
+  /** The dead leader's candidate key was seen to be gone. */
+  readonly noticed: number | undefined;
+  readonly elected: number | undefined;
+  readonly newLeader: string | undefined;
+  /** The job is back: graph and checkpoint pointer read, JobMaster started. */
+  readonly recovered: number | undefined;
+  readonly restoredCheckpoint: number | undefined;
+  /** All tasks of the job run again. */
+  readonly running: number | undefined;
+}
+
+export function readTakeover(cluster: LocalCluster, deathAt: number, jobId: string): Takeover {
+  const events = readEvents(cluster, deathAt);
+  const granted = events.find((one) => one.event === 'leader.granted');
+  const ofJob = (event: string): LoggedEvent | undefined =>
+    events.find((one) => one.event === event && one.fields['jobId'] === jobId && (granted === undefined || one.at >= granted.at));
+  const noticed = events.find((one) => one.event === 'election.predecessor-gone');
+  const restored = ofJob('checkpoint.restored');
+  const after = (one: LoggedEvent | undefined): number | undefined => (one === undefined ? undefined : one.at - deathAt);
+  const checkpoint = restored?.fields['checkpointId'];
+  return {
+    noticed: after(noticed),
+    elected: after(granted),
+    newLeader: granted?.process,
+    recovered: after(ofJob('job.recovered')),
+    restoredCheckpoint: typeof checkpoint === 'number' ? checkpoint : undefined,
+    running: after(ofJob('job.running')),
+  };
+}

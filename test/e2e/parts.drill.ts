@@ -1,0 +1,3 @@
+import { testDrills } from '../support/drill-test.js';
+
+await testDrills(['taskmanager-kill', 'etcd-leader-kill']);

@@ -1,0 +1,3 @@
+import { testDrills } from '../support/drill-test.js';
+
+await testDrills(['cluster-kill', 'checkpoint-crash']);
