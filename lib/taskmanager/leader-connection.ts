@@ -1,0 +1,242 @@
+/**
+ * Keeps a TaskManager registered with whoever leads: finds the leader, registers with backoff, sends heartbeats,
+ * notices loss by a closed session or by silence, follows a change of leader at once. What an older leader gave
+ * out is released before the registration with a newer one, whose inventory is what is reported then.
+ */
+import { sleep, type CancelTimer } from '../base/clock.js';
+import { childEnv, type Env } from '../base/env.js';
+import { hasCode, MillraceError } from '../base/errors.js';
+import type { Closeable } from '../base/lifecycle.js';
+import { backoffDelay, type BackoffOptions } from '../base/retry.js';
+import type {
+  HeartbeatPayload,
+  JobManagerGateway,
+  TaskManagerGateway,
+  TaskManagerRegistrationRequest,
+  TaskManagerRegistrationResponse,
+} from '../gateway/taskmanager-gateway.js';
+import type { JobManagerConnector, RpcSession } from '../rpc/rpc-service.js';
+import {
+  compareEpochs,
+  formatEpoch,
+  type LeaderEpoch,
+  type LeaderInfo,
+  type LeaderRetrieval,
+} from '../../ha/services.js';
+
+export interface LeaderConnectionDeps {
+  readonly retrieval: LeaderRetrieval;
+  readonly connector: JobManagerConnector;
+  /** Serves the leader's calls. */
+  readonly handler: TaskManagerGateway;
+  /** Ends everything an older leader started; awaited before the first registration under a new epoch. */
+  readonly releaseForNewLeader: (epoch: LeaderEpoch) => Promise<void>;
+  readonly registration: () => TaskManagerRegistrationRequest;
+  readonly heartbeat: () => HeartbeatPayload;
+  readonly onConnected: (gateway: JobManagerGateway) => void;
+  readonly onDisconnected: (reason: string) => void;
+}
+
+/** The first tries are quick: a leader is found in etcd a moment before it accepts registrations. */
+const backoff: BackoffOptions = { initialMs: 30, maxMs: 1_000, multiplier: 2, jitter: 0.2 };
+/** Heartbeats that may wait for their answer at once. */
+const maxHeartbeatsInFlight = 3;
+
+export class LeaderConnection implements Closeable {
+  readonly #env: Env;
+  readonly #deps: LeaderConnectionDeps;
+  readonly #closing = new AbortController();
+  #unsubscribe: () => void = () => undefined;
+  /** Aborted when another leader is to be looked at: ends waits and sessions. */
+  #round = new AbortController();
+  #preparedFor: LeaderEpoch | undefined;
+  #session: RpcSession | undefined;
+  #leader: LeaderInfo | undefined;
+  #loop: Promise<void> = Promise.resolve();
+
+  constructor(env: Env, deps: LeaderConnectionDeps) {
+    this.#env = childEnv(env, 'leader-connection');
+    this.#deps = deps;
+  }
+
+  get isConnected(): boolean {
+    return this.#session !== undefined;
+  }
+
+  /** Who leads, as far as is known. */
+  get leader(): LeaderInfo | undefined {
+    return this.#leader;
+  }
+
+  start(): void {
+    this.#unsubscribe = this.#deps.retrieval.subscribe((leader) => {
+      this.#onLeader(leader);
+    });
+    this.#loop = this.#run();
+  }
+
+  /** Tells the leader why. */
+  async close(reason = 'the TaskManager stopped'): Promise<void> {
+    this.#unsubscribe();
+    this.#closing.abort();
+    this.#round.abort();
+    this.#session?.close(reason);
+    await this.#loop;
+  }
+
+  #onLeader(leader: LeaderInfo | undefined): void {
+    const previous = this.#leader;
+    this.#leader = leader;
+    if (leader === undefined) return; // The session, if any, tells when it is over.
+    const isSame =
+      previous !== undefined &&
+      compareEpochs(previous.epoch, leader.epoch) === 0 &&
+      previous.rpcAddress === leader.rpcAddress;
+    // A state that changed to ACTIVE is a good moment to try again, but no reason to leave.
+    if (isSame && this.#session !== undefined) return;
+    this.#round.abort();
+    this.#round = new AbortController();
+  }
+
+  async #run(): Promise<void> {
+    let attempt = 0;
+    while (!this.#closing.signal.aborted) {
+      const leader = this.#leader;
+      const round = this.#round.signal;
+      if (leader === undefined) {
+        await aborted(round);
+        continue;
+      }
+      try {
+        const connection = await this.#register(leader);
+        attempt = 0;
+        await this.#stay(connection, round);
+      } catch (error) {
+        this.#logFailure(error, leader, attempt);
+      }
+      if (this.#closing.signal.aborted) return;
+      await sleep(this.#env.clock, backoffDelay(backoff, attempt, this.#env.random), round);
+      attempt = round.aborted ? 0 : attempt + 1;
+    }
+  }
+
+  async #register(leader: LeaderInfo): Promise<{
+    response: TaskManagerRegistrationResponse;
+    gateway: JobManagerGateway;
+    session: RpcSession;
+  }> {
+    if (this.#preparedFor === undefined || compareEpochs(leader.epoch, this.#preparedFor) > 0) {
+      await this.#deps.releaseForNewLeader(leader.epoch);
+      this.#preparedFor = leader.epoch;
+    }
+    const { connector, handler } = this.#deps;
+    return connector.connect(leader, this.#deps.registration(), handler);
+  }
+
+  /** Until the session is over or another leader is known. */
+  async #stay(
+    connection: {
+      response: TaskManagerRegistrationResponse;
+      gateway: JobManagerGateway;
+      session: RpcSession;
+    },
+    round: AbortSignal,
+  ): Promise<void> {
+    const { response, gateway, session } = connection;
+    if (round.aborted) {
+      session.close('another leader is known');
+      return;
+    }
+    this.#session = session;
+    const leave = (): void => {
+      session.close(
+        this.#closing.signal.aborted ? 'the TaskManager stopped' : 'another leader is known',
+      );
+    };
+    round.addEventListener('abort', leave, { once: true });
+    this.#env.log.info({ event: 'taskmanager.registered' }, 'registered with the leader');
+    this.#deps.onConnected(gateway);
+    const stopHeartbeats = this.#startHeartbeats(response, gateway, session);
+    const reason = await session.closed;
+    stopHeartbeats();
+    round.removeEventListener('abort', leave);
+    this.#session = undefined;
+    this.#env.log.warn({ event: 'taskmanager.disconnected', reason }, 'lost the leader');
+    this.#deps.onDisconnected(reason);
+  }
+
+  #startHeartbeats(
+    timing: TaskManagerRegistrationResponse,
+    gateway: JobManagerGateway,
+    session: RpcSession,
+  ): CancelTimer {
+    const { clock } = this.#env;
+    const { heartbeatIntervalMs, heartbeatTimeoutMs } = timing;
+    let lastAnswer = clock.now();
+    let lastTick = lastAnswer;
+    let inFlight = 0;
+    const beat = (): void => {
+      inFlight += 1;
+      gateway.heartbeat(this.#deps.heartbeat()).then(
+        () => {
+          inFlight -= 1;
+          lastAnswer = clock.now();
+        },
+        (error: unknown) => {
+          inFlight -= 1;
+          // Refused is answered; a leader that is none any more is left.
+          if (hasCode(error, 'NO_LEADER') || hasCode(error, 'STALE_EPOCH')) {
+            session.close(error.message);
+          } else if (!hasCode(error, 'TIMEOUT') && !hasCode(error, 'RPC_DISCONNECTED')) {
+            lastAnswer = clock.now();
+          }
+        },
+      );
+    };
+    const tick = (): void => {
+      const now = clock.now();
+      // This process did not run for a while: answers may wait in the socket, so look once more first.
+      if (now - lastTick > heartbeatTimeoutMs / 2) lastAnswer = Math.max(lastAnswer, lastTick);
+      const wasHeldUp = now - lastTick > heartbeatIntervalMs * 2;
+      lastTick = now;
+      if (!wasHeldUp && now - lastAnswer > heartbeatTimeoutMs) {
+        session.close(`the leader did not answer heartbeats for ${String(heartbeatTimeoutMs)} ms`);
+        return;
+      }
+      if (inFlight < maxHeartbeatsInFlight) beat();
+      cancelTimer = clock.setTimer(heartbeatIntervalMs, tick);
+    };
+    let cancelTimer = clock.setTimer(0, tick);
+    return () => {
+      cancelTimer();
+    };
+  }
+
+  #logFailure(error: unknown, leader: LeaderInfo, attempt: number): void {
+    const fields = {
+      event: 'taskmanager.registration-failed',
+      err: error,
+      leader: leader.rpcAddress,
+      epoch: formatEpoch(leader.epoch),
+      attempt,
+    };
+    // One line per episode; the usual ones during a take-over heal within a few tries.
+    const isUsual =
+      error instanceof MillraceError && error.retry === 'backoff' && attempt !== 5;
+    if (isUsual) this.#env.log.debug(fields, 'registration failed; trying again');
+    else this.#env.log.warn(fields, 'registration failed; trying again');
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    signal.addEventListener(
+      'abort',
+      () => {
+        resolve();
+      },
+      { once: true },
+    );
+  });
+}
