@@ -12,6 +12,7 @@ import type { AttemptId, JobId } from '../../lib/base/ids.js';
 import { CloseableRegistry, type Closeable } from '../../lib/base/lifecycle.js';
 import type { CheckpointStatistics, CheckpointSummary } from '../../lib/gateway/client-gateway.js';
 import type { CheckpointAck } from '../../lib/gateway/taskmanager-gateway.js';
+import { checkpointFailureReasons } from '../failure-reason.js';
 import { encodeMetadata } from '../format/metadata-v1.js';
 import { loadCheckpoint, loadLatest } from '../restore.js';
 import type { CheckpointStorage } from '../storage/checkpoint-storage.js';
@@ -449,16 +450,17 @@ export class CheckpointCoordinator implements Closeable {
           'checkpoint completed',
         );
         return;
-      case 'aborted':
-        log.warn(
-          {
-            event: 'checkpoint.aborted',
-            checkpointId: event.checkpointId,
-            reason: event.reason,
-            failure: event.failure.cause?.message ?? event.failure.message,
-          },
-          'checkpoint aborted',
-        );
+      case 'aborted': {
+        const fields = {
+          event: 'checkpoint.aborted',
+          checkpointId: event.checkpointId,
+          reason: event.reason,
+          cause: event.failure.cause?.message,
+        };
+        // What does not count heals by itself, or somebody else says why.
+        if (checkpointFailureReasons[event.reason].counted) log.warn(fields, 'checkpoint aborted');
+        else log.debug(fields, 'checkpoint aborted');
+      }
     }
   }
 }

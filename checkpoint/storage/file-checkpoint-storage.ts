@@ -119,7 +119,8 @@ export function createSnapshotStorage(
 ): SnapshotStorage {
   return {
     async write(checkpointId, name, bytes) {
-      if (bytes.byteLength <= smallStateThresholdBytes) return { kind: 'inline', bytes };
+      if (bytes.byteLength <= smallStateThresholdBytes)
+        return { kind: 'inline', bytes: bytes.slice() };
       const file = stateFileName(name);
       const checkpoint = checkpointDirectoryName(checkpointId, epochLabel);
       await writeDurably(joinPath(directory, checkpoint, file), bytes);
