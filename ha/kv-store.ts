@@ -122,7 +122,7 @@ export interface WatchListener {
   onEvents(events: readonly WatchEvent[]): void;
   /**
    * The watch is over, whatever the reason (disconnected, compacted, cancelled by the store); called
-   * at most once and never after `close`. What was missed is unknown: read the state again.
+   * at most once, never after `close` nor from within `watch`. What was missed is unknown: read the state again.
    */
   onEnd(error: Error): void;
 }
@@ -155,7 +155,7 @@ export interface KvStore extends Closeable {
   keepAliveOnce(leaseId: LeaseId, options?: CallOptions): Promise<number>;
   /** Deletes the lease and its keys; resolves as well when it does not exist. */
   revokeLease(leaseId: LeaseId, options?: CallOptions): Promise<void>;
-  /** Remaining time to live, `undefined` when the lease does not exist. */
+  /** Remaining time to live in ms (etcd: whole seconds, rounded down); `undefined` when there is no such lease. */
   timeToLive(leaseId: LeaseId, options?: CallOptions): Promise<number | undefined>;
 }
 

@@ -304,7 +304,7 @@ export function kvStoreConformance(t: Test, name: string, fixture: KvStoreFixtur
     const leased: TxnOp[] = [{ ...put(`${p}a`), leaseId } as TxnOp, put(`${p}b`)];
     const { revision } = await kv.txn({ compare: [], then: leased });
     t.equal((await kv.get(`${p}a`))?.leaseId, leaseId);
-    t.ok(((await kv.timeToLive(leaseId)) ?? 0) > 0);
+    t.not(await kv.timeToLive(leaseId), undefined);
     const seen = record(kv, p, prefixEnd(p), revision + 1);
     await kv.revokeLease(leaseId);
     await seen.count(1);
