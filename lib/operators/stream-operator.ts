@@ -47,6 +47,8 @@ export interface OperatorContext {
   readonly autoWatermarkIntervalMs: number;
   /** Present when the task is restored. */
   readonly restore?: OperatorRestore;
+  /** What relative handle paths of `restore` refer to (TaskRestore.baseDirectory). */
+  readonly restoreBaseDirectory?: string;
   /** Writes and reads snapshot data. */
   readonly storage: SnapshotStorage;
   /**
