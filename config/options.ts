@@ -78,18 +78,6 @@ export const options = {
     '1 min',
     'Longest time a job’s main may take to reach execute(), at submission and again in every slot.',
   ),
-  executionStateRecoveryPath: option(
-    'execution.state-recovery.path',
-    optional(stringType()),
-    unset,
-    'Checkpoint directory the job starts from; `millrace run -s PATH` sets it.',
-  ),
-  executionStateRecoveryIgnoreUnclaimedState: option(
-    'execution.state-recovery.ignore-unclaimed-state',
-    boolType(),
-    'false',
-    'Whether a restore may drop state of operators the job no longer has.',
-  ),
 
   // --- checkpoints ---------------------------------------------------------------------------------------------
   executionCheckpointingInterval: option(
@@ -417,38 +405,6 @@ export const options = {
     intType({ min: 0, max: 1000 }),
     '10',
     'How many checkpoints of a job REST remembers.',
-  ),
-
-  // --- local cluster -------------------------------------------------------------------------------------------
-  clusterStartEtcdMembers: option(
-    'cluster.start.etcd-members',
-    enumType('1', '3', '5'),
-    '3',
-    'etcd members `millrace cluster start` runs, unless --etcd names others.',
-  ),
-  clusterStartJobmanagers: option(
-    'cluster.start.jobmanagers',
-    intType({ min: 1, max: 9 }),
-    '3',
-    'JobManagers `millrace cluster start` runs: one leads, the others stand by.',
-  ),
-  clusterStartTaskmanagers: option(
-    'cluster.start.taskmanagers',
-    intType({ min: 0, max: 64 }),
-    '2',
-    'TaskManagers `millrace cluster start` runs.',
-  ),
-  clusterStartSlots: option(
-    'cluster.start.slots',
-    intType({ min: 1, max: 256 }),
-    '2',
-    'Slots of each of these TaskManagers.',
-  ),
-  clusterStartTimeout: option(
-    'cluster.start.timeout',
-    durationType({ min: 1000 }),
-    '1 min',
-    'How long `millrace cluster start` waits until a leader is active and all TaskManagers are registered.',
   ),
 } as const satisfies Record<string, Option<never> | Option<unknown>>;
 
