@@ -4,7 +4,18 @@
  * leads to this installation: a bundle's `import 'millrace'` is the very module the runtime uses.
  */
 import { createHash } from 'node:crypto';
-import { access, mkdir, readdir, readFile, rename, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
+import {
+  access,
+  mkdir,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Env } from '../base/env.js';
@@ -58,7 +69,10 @@ export class BlobCache {
    * The file of a bundle, fetched in chunks when it is not there or is damaged. BLOB_CORRUPT when what was fetched
    * does not have the digest, IO or DISK_FULL when it cannot be kept; else what `fetch` rejects with.
    */
-  async acquire(digest: Digest, fetch: (offset: number) => Promise<BlobChunk>): Promise<CachedBlob> {
+  async acquire(
+    digest: Digest,
+    fetch: (offset: number) => Promise<BlobChunk>,
+  ): Promise<CachedBlob> {
     if (!/^[0-9a-f]{64}$/.test(digest)) {
       throw new MillraceError('BLOB_CORRUPT', `${digest} is no digest of a bundle`);
     }

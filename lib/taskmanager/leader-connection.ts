@@ -79,8 +79,8 @@ export class LeaderConnection implements Closeable {
   async close(reason = 'the TaskManager stopped'): Promise<void> {
     this.#unsubscribe();
     this.#closing.abort();
-    this.#round.abort();
     this.#session?.close(reason);
+    this.#round.abort();
     await this.#loop;
   }
 
@@ -149,9 +149,7 @@ export class LeaderConnection implements Closeable {
     }
     this.#session = session;
     const leave = (): void => {
-      session.close(
-        this.#closing.signal.aborted ? 'the TaskManager stopped' : 'another leader is known',
-      );
+      session.close('another leader is known');
     };
     round.addEventListener('abort', leave, { once: true });
     this.#env.log.info({ event: 'taskmanager.registered' }, 'registered with the leader');
@@ -221,8 +219,7 @@ export class LeaderConnection implements Closeable {
       attempt,
     };
     // One line per episode; the usual ones during a take-over heal within a few tries.
-    const isUsual =
-      error instanceof MillraceError && error.retry === 'backoff' && attempt !== 5;
+    const isUsual = error instanceof MillraceError && error.retry === 'backoff' && attempt !== 5;
     if (isUsual) this.#env.log.debug(fields, 'registration failed; trying again');
     else this.#env.log.warn(fields, 'registration failed; trying again');
   }

@@ -20,7 +20,11 @@ export const withLeader: LeaderlessState = { withoutLeaderMs: 0, outageMs: 0 };
 /** The state `elapsedMs` later. */
 export function advanceLeaderless(
   state: LeaderlessState,
-  seen: { readonly isConnected: boolean; readonly isHaReadable: boolean; readonly elapsedMs: number },
+  seen: {
+    readonly isConnected: boolean;
+    readonly isHaReadable: boolean;
+    readonly elapsedMs: number;
+  },
 ): LeaderlessState {
   if (seen.isConnected) return withLeader;
   return seen.isHaReadable

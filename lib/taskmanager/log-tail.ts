@@ -46,7 +46,11 @@ export async function readLogTail(path: string, query: LogQuery): Promise<string
         continue;
       }
       rest = bytes.subarray(0, Math.max(0, firstBreak));
-      for (const line of bytes.subarray(firstBreak + 1).toString('utf8').split('\n').reverse()) {
+      for (const line of bytes
+        .subarray(firstBreak + 1)
+        .toString('utf8')
+        .split('\n')
+        .reverse()) {
         const shown = selectLine(line, query);
         if (shown === undefined) continue;
         chars += shown.length;

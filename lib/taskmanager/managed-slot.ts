@@ -16,7 +16,9 @@ import type { RunningSlot, SlotRunner, SlotStart } from './slot-runner.js';
 export interface ManagedSlotDeps {
   readonly runner: SlotRunner;
   /** Fetches and verifies the bundle; resolves with nothing for jobs without one. */
-  readonly bundle: () => Promise<{ readonly path: string; readonly release: () => void } | undefined>;
+  readonly bundle: () => Promise<
+    { readonly path: string; readonly release: () => void } | undefined
+  >;
   readonly onReport: (report: SlotReportMessage) => void;
   /** The thread is gone. */
   readonly onEnded: (failure: Failure | undefined) => void;

@@ -31,7 +31,11 @@ import { advanceLeaderless, leaderlessExpiry, withLeader } from './leaderless-cl
 import { readLogTail } from './log-tail.js';
 import { ManagedSlot } from './managed-slot.js';
 import type { SlotRunner } from './slot-runner.js';
-import { TaskSlotTable, type SlotTableEffect, type SlotTableInput } from './task-slot-table.machine.js';
+import {
+  TaskSlotTable,
+  type SlotTableEffect,
+  type SlotTableInput,
+} from './task-slot-table.machine.js';
 
 export interface TaskExecutorOptions {
   readonly taskManagerId: TaskManagerId;
@@ -80,7 +84,7 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
   readonly #registry: CloseableRegistry;
   readonly #connection: LeaderConnection;
   #gateway: JobManagerGateway | undefined;
-  #isClosing = false;
+  #closing: Promise<void> | undefined;
 
   constructor(env: Env, deps: TaskExecutorDeps, options: TaskExecutorOptions) {
     this.#env = childEnv(env, 'task-executor');
@@ -117,9 +121,12 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
   }
 
   /** Drains: tells the leader, which fails over at once, ends every task, then the rest. */
-  async close(): Promise<void> {
-    if (this.#isClosing) return this.#registry.close();
-    this.#isClosing = true;
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
     await this.#connection.close('the TaskManager shuts down');
     await this.#releaseAll('the TaskManager shuts down');
     await this.#registry.close();
@@ -136,7 +143,13 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
     this.#step({ kind: 'slotRequested', ...request });
   }
 
-  async freeSlot({ allocationId, cause }: { allocationId: AllocationId; cause: string }): Promise<void> {
+  async freeSlot({
+    allocationId,
+    cause,
+  }: {
+    allocationId: AllocationId;
+    cause: string;
+  }): Promise<void> {
     this.#env.log.debug({ event: 'slot.freed', allocationId, cause }, 'slot freed');
     await this.#free(allocationId);
   }
@@ -251,7 +264,10 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
     return this.#deps.blobs.acquire(bundle.digest, (offset) => {
       const gateway = this.#gateway;
       if (gateway === undefined) {
-        throw new MillraceError('RPC_DISCONNECTED', 'the leader was lost while fetching the bundle');
+        throw new MillraceError(
+          'RPC_DISCONNECTED',
+          'the leader was lost while fetching the bundle',
+        );
       }
       return gateway.fetchBlob({ jobId, digest: bundle.digest, offset });
     });
@@ -435,7 +451,11 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
       lostAt = isConnected ? undefined : (lostAt ?? now);
       const expiry = leaderlessExpiry(state, this.#options);
       if (expiry !== undefined && !isIdle) await this.#releaseAll(expiry);
-      else if (isIdle && lostAt !== undefined && now - lostAt > this.#options.registrationTimeoutMs) {
+      else if (
+        isIdle &&
+        lostAt !== undefined &&
+        now - lostAt > this.#options.registrationTimeoutMs
+      ) {
         this.#deps.onFatal(this.#registrationTimeout(isHaReadable));
       }
     };
@@ -494,6 +514,7 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
   }
 
   #checkOpen(): void {
-    if (this.#isClosing) throw new MillraceError('CLOSED', 'the TaskManager shuts down');
+    if (this.#closing !== undefined)
+      throw new MillraceError('CLOSED', 'the TaskManager shuts down');
   }
 }

@@ -151,7 +151,9 @@ export class TaskSlotTable {
       return [refuse(`allocation ${input.allocationId} holds no slot here for that job`)];
     }
     if (slot.state !== 'allocated') {
-      return [refuse(`slot ${slot.slotIndex} is ${slot.state}: its tasks must end before new ones`)];
+      return [
+        refuse(`slot ${slot.slotIndex} is ${slot.state}: its tasks must end before new ones`),
+      ];
     }
     this.#enter(slot, 'active');
     slot.attempts = new Map(input.attemptIds.map((id) => [id, 'DEPLOYING']));

@@ -1,0 +1,566 @@
+/** The TaskManager's endpoint against a scripted leader over the local transport, with slots that do as told. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { Deferred } from '../../../../lib/base/deferred.js';
+import type { Env } from '../../../../lib/base/env.js';
+import { MillraceError, toFailure } from '../../../../lib/base/errors.js';
+import type {
+  AllocationId,
+  AttemptId,
+  JobId,
+  JobManagerId,
+  OperatorId,
+  TaskManagerId,
+} from '../../../../lib/base/ids.js';
+import type {
+  HeartbeatPayload,
+  JobManagerGateway,
+  TaskManagerGateway,
+  TaskManagerRegistrationRequest,
+  TaskStateUpdate,
+} from '../../../../lib/gateway/taskmanager-gateway.js';
+import type { SlotDeployment } from '../../../../lib/gateway/task-deployment-descriptor.js';
+import { defaultRpcPeerOptions } from '../../../../lib/rpc/rpc-peer.js';
+import { LocalRpcService } from '../../../../lib/rpc/local-rpc-service.js';
+import type { JobManagerRpcServer, RpcSession } from '../../../../lib/rpc/rpc-service.js';
+import type { SlotCommand } from '../../../../lib/task/slot-api.js';
+import { BlobCache } from '../../../../lib/taskmanager/blob-cache.js';
+import type {
+  RunningSlot,
+  SlotEvents,
+  SlotRunner,
+  SlotStart,
+} from '../../../../lib/taskmanager/slot-runner.js';
+import { TaskExecutor, type TaskExecutorDeps } from '../../../../lib/taskmanager/task-executor.js';
+import type { LeaderInfo, LeaderRetrieval } from '../../../../ha/services.js';
+import { testEnv } from '../../../conformance/rpc-service.js';
+
+const jobId = 'a'.repeat(32) as JobId;
+const allocationId = 'alloc' as AllocationId;
+const [first, second] = ['attempt-1' as AttemptId, 'attempt-2' as AttemptId];
+
+/** A clock whose delays are a hundredth: patience in tests is short. */
+const hasty = (env: Env, factor = 0.01): Env => ({
+  ...env,
+  clock: {
+    now: () => env.clock.now() / factor,
+    wallTime: () => env.clock.wallTime(),
+    setTimer: (delayMs, fn) => env.clock.setTimer(delayMs * factor, fn),
+  },
+});
+
+class Leadership implements LeaderRetrieval {
+  #leader: LeaderInfo | undefined;
+  readonly #listeners = new Set<(leader: LeaderInfo | undefined) => void>();
+
+  current(): LeaderInfo | undefined {
+    return this.#leader;
+  }
+
+  subscribe(listener: (leader: LeaderInfo | undefined) => void): () => void {
+    this.#listeners.add(listener);
+    listener(this.#leader);
+    return () => this.#listeners.delete(listener);
+  }
+
+  elect(rpcAddress: string, revision: number): void {
+    this.#set({
+      epoch: { era: 1, revision },
+      jobManagerId: `jm-${revision}` as JobManagerId,
+      rpcAddress,
+      restAddress: '',
+      state: 'ACTIVE',
+      since: 0,
+    });
+  }
+
+  vanish(): void {
+    this.#set(undefined);
+  }
+
+  async close(): Promise<void> {
+    this.#listeners.clear();
+  }
+
+  #set(leader: LeaderInfo | undefined): void {
+    this.#leader = leader;
+    for (const listener of this.#listeners) listener(leader);
+  }
+}
+
+/** A slot whose tasks the test plays. */
+class ScriptedSlot implements RunningSlot {
+  readonly commands: SlotCommand[] = [];
+  readonly start: SlotStart;
+  readonly events: SlotEvents;
+  /** False: it ignores cancel and must be terminated. */
+  obeys = true;
+
+  constructor(start: SlotStart, events: SlotEvents) {
+    this.start = start;
+    this.events = events;
+  }
+
+  send(command: SlotCommand): void {
+    this.commands.push(command);
+    if (command.kind === 'cancel' && this.obeys) {
+      for (const { attemptId } of this.start.deployment.tasks) {
+        this.events.onReport({ kind: 'taskState', attemptId, state: 'CANCELED' });
+      }
+      this.events.onReport({ kind: 'closed' });
+      this.events.onEnded(undefined);
+    }
+  }
+
+  terminate(): void {
+    this.events.onEnded(undefined);
+  }
+}
+
+class ScriptedRunner implements SlotRunner {
+  readonly isPreemptive = true;
+  readonly started: ScriptedSlot[] = [];
+  next = new Deferred<ScriptedSlot>();
+
+  start(start: SlotStart, events: SlotEvents): RunningSlot {
+    const slot = new ScriptedSlot(start, events);
+    this.started.push(slot);
+    this.next.resolve(slot);
+    this.next = new Deferred();
+    return slot;
+  }
+}
+
+interface Accepted {
+  readonly registration: TaskManagerRegistrationRequest;
+  readonly gateway: TaskManagerGateway;
+  readonly session: RpcSession;
+}
+
+/** A leader that records what it is told. */
+class ScriptedLeader {
+  readonly updates: TaskStateUpdate[] = [];
+  readonly other: { kind: string; value: unknown }[] = [];
+  readonly server: JobManagerRpcServer;
+  heartbeats: HeartbeatPayload[] = [];
+  answersHeartbeats = true;
+  address = '';
+  #accepted = new Deferred<Accepted>();
+  #heard = new Deferred<void>();
+
+  constructor(rpc: LocalRpcService) {
+    this.server = rpc.createServer(testEnv, defaultRpcPeerOptions);
+  }
+
+  async start(t: Test, revision: number): Promise<void> {
+    this.address = await this.server.listen();
+    t.teardown(() => this.server.close());
+    this.server.lead({
+      epoch: { era: 1, revision },
+      mayAct: () => true,
+      accept: (registration, gateway, session) => {
+        const accepted = this.#accepted;
+        this.#accepted = new Deferred();
+        accepted.resolve({ registration, gateway, session });
+        return Promise.resolve({
+          response: { heartbeatIntervalMs: 100, heartbeatTimeoutMs: 500 },
+          handler: this.#handler(),
+        });
+      },
+    });
+  }
+
+  accepted(): Promise<Accepted> {
+    return this.#accepted.promise;
+  }
+
+  /** Waits until `condition` holds after some message. */
+  async until(condition: () => boolean): Promise<void> {
+    while (!condition()) await this.#heard.promise;
+  }
+
+  #note(): void {
+    const heard = this.#heard;
+    this.#heard = new Deferred();
+    heard.resolve();
+  }
+
+  #handler(): JobManagerGateway {
+    const record =
+      (kind: string) =>
+      (value: unknown): void => {
+        this.other.push({ kind, value });
+        this.#note();
+      };
+    return {
+      heartbeat: async (payload) => {
+        this.heartbeats.push(payload);
+        this.#note();
+        if (!this.answersHeartbeats) await new Promise<void>(() => undefined);
+      },
+      updateTaskState: (update) => {
+        this.updates.push(update);
+        this.#note();
+      },
+      acknowledgeCheckpoint: record('ack'),
+      declineCheckpoint: record('decline'),
+      reportEndOfData: record('endOfData'),
+      sendOperatorEvent: record('operatorEvent'),
+      fetchBlob: () => Promise.reject(new MillraceError('JOB_NOT_FOUND', 'no bundle here')),
+    };
+  }
+}
+
+interface Fixture {
+  readonly rpc: LocalRpcService;
+  readonly leadership: Leadership;
+  readonly runner: ScriptedRunner;
+  readonly executor: TaskExecutor;
+  readonly fatal: Promise<MillraceError>;
+}
+
+async function fixture(t: Test, deps: Partial<TaskExecutorDeps> = {}): Promise<Fixture> {
+  const directory = await mkdtemp(join(tmpdir(), 'millrace-te-'));
+  const env = hasty(testEnv);
+  const rpc = new LocalRpcService();
+  const leadership = new Leadership();
+  const runner = new ScriptedRunner();
+  const fatal = new Deferred<MillraceError>();
+  const executor = new TaskExecutor(
+    env,
+    {
+      retrieval: leadership,
+      connector: rpc.createConnector(testEnv),
+      runner,
+      blobs: new BlobCache(env, { directory }),
+      processStats: () => ({ rssBytes: 1, heapUsedBytes: 2, eventLoopLagMs: 3 }),
+      onFatal: (error) => {
+        fatal.resolve(error);
+      },
+      ...deps,
+    },
+    {
+      taskManagerId: 'tm-1' as TaskManagerId,
+      host: 'localhost',
+      dataAddress: 'localhost:1',
+      pid: 1,
+      slots: 2,
+      hardware: { cpuCores: 1, memoryBytes: 1 },
+      slotMemoryBytes: 1,
+      cancellationTimeoutMs: 5_000,
+      registrationTimeoutMs: 20_000,
+      leaderlessTimeoutMs: 10_000,
+      outageGraceMs: 60_000,
+    },
+  );
+  t.teardown(async () => {
+    await executor.close();
+    await rm(directory, { recursive: true, force: true });
+  });
+  executor.start();
+  return { rpc, leadership, runner, executor, fatal: fatal.promise };
+}
+
+async function elected(t: Test, f: Fixture, revision = 1): Promise<ScriptedLeader & Accepted> {
+  const leader = new ScriptedLeader(f.rpc);
+  await leader.start(t, revision);
+  const accepted = leader.accepted();
+  f.leadership.elect(leader.address, revision);
+  return Object.assign(leader, await accepted);
+}
+
+function deployment(attemptIds = [first, second], bundle = false): SlotDeployment {
+  const vertex = {
+    id: 'v',
+    name: 'Map',
+    parallelism: 1,
+    maxParallelism: 128,
+    slotSharingGroup: 'default',
+    operators: [{ id: 'o', name: 'Map', chainedTo: [] }],
+  };
+  const graph = {
+    version: 1,
+    jobId,
+    name: 'job',
+    vertices: [vertex],
+    edges: [],
+    config: { bufferTimeoutMs: 1, autoWatermarkIntervalMs: 1 },
+    main: { argv: [], environment: {}, captureTime: 0, seed: 0 },
+    fingerprint: 'f',
+    ...(bundle && { bundle: { digest: 'd'.repeat(64), sizeBytes: 1 } }),
+  };
+  return {
+    jobId,
+    allocationId,
+    generation: 0,
+    jobGraph: graph as unknown as SlotDeployment['jobGraph'],
+    checkpointDirectory: '/nowhere',
+    epochLabel: 'e1.1',
+    tasks: attemptIds.map((attemptId, subtaskIndex) => ({
+      attemptId,
+      vertex: vertex as unknown as SlotDeployment['tasks'][number]['vertex'],
+      subtaskIndex,
+      attemptNumber: 0,
+      generation: 0,
+      outputs: [],
+      inputs: [],
+    })),
+  };
+}
+
+async function deployed(f: Fixture, leader: Accepted): Promise<ScriptedSlot> {
+  await leader.gateway.requestSlot({ jobId, allocationId, slotIndex: 0 });
+  const started = f.runner.next.promise;
+  await leader.gateway.submitTasks(deployment());
+  const slot = await started;
+  for (const attemptId of [first, second]) {
+    slot.events.onReport({ kind: 'taskState', attemptId, state: 'RUNNING' });
+  }
+  return slot;
+}
+
+const statesOf = (leader: ScriptedLeader): string[] =>
+  leader.updates.map(({ attemptId, state }) => `${attemptId} ${state}`);
+
+t.test('it registers with the leader and reports slots, metrics and process', async (t) => {
+  const f = await fixture(t);
+  const leader = await elected(t, f);
+  t.match(leader.registration, {
+    taskManagerId: 'tm-1',
+    dataAddress: 'localhost:1',
+    slots: { slots: [{ slotIndex: 0, attempts: [] }, { slotIndex: 1 }] },
+  });
+  const slot = await deployed(f, leader);
+  const metrics = {
+    attemptId: first,
+    numRecordsIn: 5,
+    numRecordsOut: 4,
+    numBytesIn: 0,
+    numBytesOut: 0,
+    busyMs: 1,
+    backPressuredMs: 0,
+    idleMs: 0,
+    currentInputWatermark: -Infinity,
+    numLateRecordsDropped: 0,
+  };
+  slot.events.onReport({ kind: 'metrics', tasks: [metrics] });
+  leader.heartbeats = [];
+  await leader.until(() => leader.heartbeats.length > 0);
+  t.match(leader.heartbeats[0], {
+    slots: {
+      slots: [{ allocationId, jobId, attempts: [{ attemptId: first, state: 'RUNNING' }, {}] }, {}],
+    },
+    taskMetrics: [metrics],
+    process: { rssBytes: 1, heapUsedBytes: 2, eventLoopLagMs: 3 },
+  });
+});
+
+t.test('what the tasks say reaches the leader, and its commands the right slot', async (t) => {
+  const f = await fixture(t);
+  const leader = await elected(t, f);
+  const slot = await deployed(f, leader);
+  const checkpoint = { jobId, attemptIds: [first, 'elsewhere' as AttemptId], checkpointId: 7 };
+  leader.gateway.triggerCheckpoint({ ...checkpoint, timestamp: 9 });
+  leader.gateway.notifyCheckpointComplete(checkpoint);
+  leader.gateway.notifyCheckpointAborted(checkpoint);
+  const operatorId = 'op' as OperatorId;
+  const event = { kind: 'noMoreSplits' } as const;
+  const taken = leader.gateway.sendOperatorEvent({ jobId, attemptId: second, operatorId, event });
+  await t.rejects(
+    leader.gateway.sendOperatorEvent({
+      jobId,
+      attemptId: 'older' as AttemptId,
+      operatorId,
+      event,
+    }),
+    { code: 'STALE_EPOCH' },
+  );
+  t.same(slot.commands, [
+    { kind: 'triggerCheckpoint', attemptIds: [first], checkpointId: 7, timestamp: 9 },
+    { kind: 'checkpointComplete', attemptIds: [first], checkpointId: 7 },
+    { kind: 'checkpointAborted', attemptIds: [first], checkpointId: 7 },
+    { kind: 'operatorEvent', ticket: 1, attemptId: second, operatorId, event },
+  ]);
+  slot.events.onReport({ kind: 'operatorEventTaken', ticket: 1 });
+  await t.resolves(taken);
+  const ack = {
+    attemptId: first,
+    checkpointId: 7,
+    snapshot: { operators: {}, finished: false },
+    alignmentMs: 1,
+    syncMs: 2,
+    asyncMs: 3,
+    startDelayMs: 4,
+  };
+  slot.events.onReport({ kind: 'checkpointAck', ...ack });
+  slot.events.onReport({
+    kind: 'checkpointDecline',
+    attemptId: second,
+    checkpointId: 7,
+    failure: toFailure(new Error('no')),
+  });
+  slot.events.onReport({ kind: 'endOfData', attemptId: first });
+  await leader.until(() => leader.other.length === 3);
+  t.match(leader.other, [
+    { kind: 'ack', value: { jobId, ...ack } },
+    { kind: 'decline', value: { jobId, attemptId: second, failure: { message: 'no' } } },
+    { kind: 'endOfData', value: { jobId, attemptId: first } },
+  ]);
+});
+
+t.test('a snapshot too large for a message declines its checkpoint', async (t) => {
+  const f = await fixture(t);
+  const leader = await elected(t, f);
+  const slot = await deployed(f, leader);
+  const bytes = new Uint8Array(65 * 1024 * 1024);
+  const operators = { op: { operator: { kind: 'inline', bytes } } } as never;
+  slot.events.onReport({
+    kind: 'checkpointAck',
+    attemptId: first,
+    checkpointId: 3,
+    snapshot: { operators, finished: false },
+    alignmentMs: 0,
+    syncMs: 0,
+    asyncMs: 0,
+    startDelayMs: 0,
+  });
+  await leader.until(() => leader.other.length === 1);
+  t.match(leader.other, [
+    { kind: 'decline', value: { checkpointId: 3, failure: { code: 'RPC_PROTOCOL' } } },
+  ]);
+});
+
+t.test('cancelled tasks end before the answer, and the slot stays with its job', async (t) => {
+  const f = await fixture(t);
+  const leader = await elected(t, f);
+  const slot = await deployed(f, leader);
+  await leader.gateway.cancelTasks({ allocationId });
+  t.same(slot.commands, [{ kind: 'cancel' }]);
+  t.same(statesOf(leader).slice(2), [`${first} CANCELED`, `${second} CANCELED`]);
+  await t.resolves(leader.gateway.cancelTasks({ allocationId }), 'idempotent');
+  await t.resolves(leader.gateway.submitTasks(deployment()), 'the slot takes new tasks');
+  const next = f.runner.started[1];
+  t.not(next, slot, 'in a new thread');
+});
+
+t.test('tasks that do not obey are ended with their thread', async (t) => {
+  const f = await fixture(t);
+  const leader = await elected(t, f);
+  const slot = await deployed(f, leader);
+  slot.obeys = false;
+  await leader.gateway.freeSlot({ allocationId, cause: 'test' });
+  t.same(statesOf(leader).slice(2), [`${first} CANCELED`, `${second} CANCELED`]);
+  await t.resolves(
+    leader.gateway.requestSlot({ jobId, allocationId: 'other' as AllocationId, slotIndex: 0 }),
+  );
+});
+
+t.test('a thread that cannot be ended ends the process', async (t) => {
+  const f = await fixture(t);
+  const leader = await elected(t, f);
+  const slot = await deployed(f, leader);
+  slot.obeys = false;
+  slot.terminate = () => undefined;
+  leader.gateway.cancelTasks({ allocationId }).catch(() => undefined);
+  t.match(await f.fatal, { code: 'TASK_CANCEL_TIMEOUT', message: /task\.cancellation\.timeout/ });
+  slot.events.onEnded(undefined);
+});
+
+t.test('a slot that dies fails the tasks that had not ended', async (t) => {
+  const f = await fixture(t);
+  const leader = await elected(t, f);
+  const slot = await deployed(f, leader);
+  slot.events.onReport({ kind: 'taskState', attemptId: first, state: 'FINISHED' });
+  slot.events.onEnded(toFailure(new MillraceError('SLOT_LOST', 'gone')));
+  await leader.until(() => leader.updates.length === 4);
+  t.same(statesOf(leader).slice(2), [`${first} FINISHED`, `${second} FAILED`]);
+  t.match(leader.updates[3]?.failure, { code: 'SLOT_LOST' });
+});
+
+t.test('a bundle that cannot be fetched fails the tasks', async (t) => {
+  const f = await fixture(t);
+  const leader = await elected(t, f);
+  await leader.gateway.requestSlot({ jobId, allocationId, slotIndex: 1 });
+  await leader.gateway.submitTasks(deployment([first], true));
+  await leader.until(() => leader.updates.length === 1);
+  t.match(leader.updates, [
+    { attemptId: first, state: 'FAILED', failure: { code: 'JOB_NOT_FOUND' } },
+  ]);
+});
+
+t.test('a newer leader finds the slots of the older one released', async (t) => {
+  const f = await fixture(t);
+  const old = await elected(t, f, 1);
+  const slot = await deployed(f, old);
+  const fresh = await elected(t, f, 2);
+  t.same(slot.commands, [{ kind: 'cancel' }], 'its tasks were ended before the registration');
+  t.same(fresh.registration.slots.slots, [
+    { slotIndex: 0, attempts: [] },
+    { slotIndex: 1, attempts: [] },
+  ]);
+  t.match(await old.session.closed, /another leader/);
+  await t.rejects(old.gateway.cancelTasks({ allocationId }), { code: 'RPC_DISCONNECTED' });
+});
+
+t.test('a broken session to the same leader keeps tasks running', async (t) => {
+  const f = await fixture(t);
+  const leader = await elected(t, f);
+  const slot = await deployed(f, leader);
+  const again = leader.accepted();
+  leader.session.close('link broken');
+  t.match((await again).registration.slots.slots[0], {
+    allocationId,
+    attempts: [{ attemptId: first, state: 'RUNNING' }, { attemptId: second }],
+  });
+  t.same(slot.commands, []);
+});
+
+t.test('a leader that does not answer heartbeats is left', async (t) => {
+  const f = await fixture(t);
+  const leader = await elected(t, f);
+  leader.answersHeartbeats = false;
+  t.match(await leader.session.closed, /did not answer heartbeats for 500 ms/);
+});
+
+t.test('tasks are given up when there is no leader for long, not while etcd is out', async (t) => {
+  let isReadable = false;
+  const f = await fixture(t, {
+    probeHa: () => (isReadable ? Promise.resolve() : Promise.reject(new Error('no quorum'))),
+  });
+  const leader = await elected(t, f);
+  const slot = await deployed(f, leader);
+  const ended = new Deferred<void>();
+  slot.send = (command) => {
+    slot.commands.push(command);
+    slot.events.onEnded(undefined);
+    ended.resolve();
+  };
+  f.leadership.vanish();
+  await leader.server.close();
+  // 20 s of the hasty clock: twice the leaderless time.
+  await new Promise<void>((resolve) => testEnv.clock.setTimer(200, resolve));
+  t.same(slot.commands, [], 'etcd cannot be read: tasks go on');
+  isReadable = true;
+  await ended.promise;
+  t.same(slot.commands, [{ kind: 'cancel' }]);
+});
+
+t.test('a TaskManager that never finds a leader gives up', async (t) => {
+  const f = await fixture(t);
+  t.match(await f.fatal, {
+    code: 'NO_LEADER',
+    message: /no JobManager led.*taskmanager\.registration\.timeout/,
+  });
+});
+
+t.test('closing tells the leader, ends the tasks and refuses new ones', async (t) => {
+  const f = await fixture(t);
+  const leader = await elected(t, f);
+  const slot = await deployed(f, leader);
+  await Promise.all([f.executor.close(), f.executor.close()]);
+  t.equal(await leader.session.closed, 'the TaskManager shuts down');
+  t.same(slot.commands, [{ kind: 'cancel' }]);
+  await t.rejects(f.executor.submitTasks(deployment()), { code: 'CLOSED' });
+});
