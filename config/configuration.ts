@@ -207,9 +207,9 @@ const relations: readonly Relation[] = [
   {
     option: options.highAvailabilityClusterId,
     check: (config) =>
-      /^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/.test(config.get(options.highAvailabilityClusterId))
+      /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/.test(config.get(options.highAvailabilityClusterId))
         ? undefined
-        : 'expected 1 to 63 letters, digits, ".", "_" or "-", a letter or digit first: it is part of keys and paths',
+        : 'expected 1 to 64 letters, digits, ".", "_" or "-", a letter or digit first: it is part of keys and paths',
   },
   {
     option: options.restToken,

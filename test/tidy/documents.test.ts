@@ -19,3 +19,9 @@ t.test('config/millrace.yaml can be loaded with every line in use', (t) => {
   for (const option of allOptions) t.strictSame(config.get(option), option.default, option.key);
   t.end();
 });
+
+t.test('the job in the README is the example that is compiled and run', (t) => {
+  const [, block] = /```ts\n([\s\S]*?)```/.exec(readFileSync('README.md', 'utf8')) ?? [];
+  t.equal(block, readFileSync('examples/word-count/job.ts', 'utf8'));
+  t.end();
+});

@@ -143,7 +143,7 @@ t.test('values that contradict each other are refused', (t) => {
       /lease-ttl must be longer than 3200 ms with an election timeout of 1 s/,
     ],
     [{ 'rest.bind-address': '0.0.0.0' }, /rest\.token is required/],
-    [{ 'high-availability.cluster-id': '../x' }, /cluster-id expected 1 to 63/],
+    [{ 'high-availability.cluster-id': '../x' }, /cluster-id expected 1 to 64/],
     [{ 'high-availability.etcd.endpoints': 'localhost:2379' }, /expected URLs/],
     [{ 'restart-strategy.exponential-delay.max-backoff': '1 ms' }, /must not be shorter/],
     [
