@@ -11,17 +11,41 @@ import type { TaskMetrics } from '../gateway/taskmanager-gateway.js';
 
 /** Host -> slot. Plain data: crosses a MessagePort. */
 export type SlotCommand =
-  | { readonly kind: 'triggerCheckpoint'; readonly attemptIds: readonly AttemptId[]; readonly checkpointId: number; readonly timestamp: number }
-  | { readonly kind: 'checkpointComplete'; readonly attemptIds: readonly AttemptId[]; readonly checkpointId: number }
-  | { readonly kind: 'checkpointAborted'; readonly attemptIds: readonly AttemptId[]; readonly checkpointId: number }
+  | {
+      readonly kind: 'triggerCheckpoint';
+      readonly attemptIds: readonly AttemptId[];
+      readonly checkpointId: number;
+      readonly timestamp: number;
+    }
+  | {
+      readonly kind: 'checkpointComplete';
+      readonly attemptIds: readonly AttemptId[];
+      readonly checkpointId: number;
+    }
+  | {
+      readonly kind: 'checkpointAborted';
+      readonly attemptIds: readonly AttemptId[];
+      readonly checkpointId: number;
+    }
   /** Answered by `operatorEventTaken` with the same `ticket`. */
-  | { readonly kind: 'operatorEvent'; readonly ticket: number; readonly attemptId: AttemptId; readonly operatorId: OperatorId; readonly event: OperatorEvent }
+  | {
+      readonly kind: 'operatorEvent';
+      readonly ticket: number;
+      readonly attemptId: AttemptId;
+      readonly operatorId: OperatorId;
+      readonly event: OperatorEvent;
+    }
   /** Ask every task to stop; `closed` follows when all are. */
   | { readonly kind: 'cancel' };
 
 /** Slot -> host. Plain data. */
 export type SlotReportMessage =
-  | { readonly kind: 'taskState'; readonly attemptId: AttemptId; readonly state: ExecutionState; readonly failure?: Failure }
+  | {
+      readonly kind: 'taskState';
+      readonly attemptId: AttemptId;
+      readonly state: ExecutionState;
+      readonly failure?: Failure;
+    }
   | {
       readonly kind: 'checkpointAck';
       readonly attemptId: AttemptId;
@@ -32,9 +56,19 @@ export type SlotReportMessage =
       readonly asyncMs: number;
       readonly startDelayMs: number;
     }
-  | { readonly kind: 'checkpointDecline'; readonly attemptId: AttemptId; readonly checkpointId: number; readonly failure: Failure }
+  | {
+      readonly kind: 'checkpointDecline';
+      readonly attemptId: AttemptId;
+      readonly checkpointId: number;
+      readonly failure: Failure;
+    }
   | { readonly kind: 'endOfData'; readonly attemptId: AttemptId }
-  | { readonly kind: 'operatorEvent'; readonly attemptId: AttemptId; readonly operatorId: OperatorId; readonly event: OperatorEvent }
+  | {
+      readonly kind: 'operatorEvent';
+      readonly attemptId: AttemptId;
+      readonly operatorId: OperatorId;
+      readonly event: OperatorEvent;
+    }
   | { readonly kind: 'operatorEventTaken'; readonly ticket: number }
   | { readonly kind: 'metrics'; readonly tasks: readonly TaskMetrics[] }
   /** Every task ended; the thread may go. */

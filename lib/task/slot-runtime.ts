@@ -1,0 +1,258 @@
+/**
+ * Runs all tasks of a slot cooperatively on the current thread, by the rules of decisions.md "The
+ * cooperative slot". Owned by a slot host (a worker's entry, or the calling thread), which ends the thread
+ * when a cancelled task does not come back. Everything it says goes through `ports.report`; the last
+ * message is `closed`.
+ */
+import { setPeriodicTimer, type CancelTimer } from '../base/clock.js';
+import { Deferred } from '../base/deferred.js';
+import type { Env } from '../base/env.js';
+import { MillraceError } from '../base/errors.js';
+import type {
+  ChannelDescriptor,
+  SlotDeployment,
+  TaskDeploymentDescriptor,
+} from '../gateway/task-deployment-descriptor.js';
+import { generalBatchCodec } from '../record/codec/general-batch-codec.js';
+import { DirectChannel } from './direct-channel.js';
+import { DirectInputChannel, RingInputChannel, type InputChannel } from './input-channel.js';
+import { RingOutputChannel, type OutputChannel } from './output-channel.js';
+import { Quantum } from './quantum.js';
+import type { SlotCommand } from './slot-api.js';
+import type { SlotPorts, SlotRuntimeOptions, TaskContext } from './slot-ports.js';
+import { StreamTask } from './stream-task.js';
+import type { TaskHost } from './task-host.js';
+
+/** Quanta between two looks at the memory of the slot. */
+const quantaPerMemoryCheck = 16;
+
+export class SlotRuntime implements TaskHost {
+  readonly env: Env;
+  readonly ports: SlotPorts;
+  readonly quantum: Quantum;
+  readonly #options: Required<Omit<SlotRuntimeOptions, 'checkMemory' | 'withTaskContext'>> &
+    SlotRuntimeOptions;
+  readonly #directChannels = new Map<string, DirectChannel>();
+  readonly #closed = new Deferred<void>();
+  readonly #timers: CancelTimer[] = [];
+  #tasks: StreamTask[] = [];
+  #openTasks = 0;
+  #current: TaskContext | undefined;
+  #isDeployed = false;
+  #isCancelled = false;
+  /** Scheduled to run soon, running, or waiting for the bell. */
+  #loopState: 'soon' | 'running' | 'asleep' | 'stopped' = 'stopped';
+  #wasWoken = false;
+  #cancelSleep: () => void = () => undefined;
+  #quanta = 0;
+
+  constructor(env: Env, ports: SlotPorts, options: SlotRuntimeOptions = {}) {
+    this.env = env;
+    this.ports = ports;
+    this.#options = {
+      quantumRecords: 512,
+      quantumMs: 2,
+      yieldMs: 1,
+      maxOverdraftBuffers: 1024,
+      maxQueuedRecords: 2048,
+      metricsIntervalMs: 1000,
+      ...options,
+    };
+    this.quantum = new Quantum(env.clock, this.#options.quantumRecords, this.#options.quantumMs);
+  }
+
+  /** Whose code runs right now. */
+  get currentTask(): TaskContext | undefined {
+    return this.#current;
+  }
+
+  /** Starts the tasks; once. Their states are reported, INITIALIZING first. */
+  deploy(deployment: SlotDeployment): void {
+    if (this.#isDeployed) throw new MillraceError('CONFLICT', 'the slot has its tasks already');
+    this.#isDeployed = true;
+    this.#tasks = deployment.tasks.map((descriptor) => this.#createTask(deployment, descriptor));
+    this.#openTasks = this.#tasks.length;
+    const { bufferTimeoutMs } = deployment.jobGraph.config;
+    const { clock } = this.env;
+    if (bufferTimeoutMs > 0) {
+      this.#timers.push(setPeriodicTimer(clock, bufferTimeoutMs, () => this.#flush()));
+    }
+    this.#timers.push(
+      setPeriodicTimer(clock, this.#options.metricsIntervalMs, () => this.#reportMetrics()),
+    );
+    this.#timers.push(this.ports.loop.hold());
+    this.#runSoon();
+    if (this.#tasks.length === 0) this.#end();
+    for (const task of this.#tasks) void task.start();
+  }
+
+  /** Commands to attempts that ended, or are not here, are ignored (an operator event is still answered). */
+  command(command: SlotCommand): void {
+    if (command.kind === 'cancel') {
+      this.cancel();
+      return;
+    }
+    const wanted = command.kind === 'operatorEvent' ? [command.attemptId] : command.attemptIds;
+    const tasks = this.#tasks.filter(
+      (task) => wanted.includes(task.context.attemptId) && task.takesCommands,
+    );
+    for (const task of tasks) task.command(command);
+    if (tasks.length === 0 && command.kind === 'operatorEvent') {
+      this.ports.report({ kind: 'operatorEventTaken', ticket: command.ticket });
+    }
+  }
+
+  /** Stops every task that has not ended; `closed` follows. */
+  cancel(): void {
+    if (this.#isCancelled) return;
+    this.#isCancelled = true;
+    if (!this.#isDeployed) {
+      this.#isDeployed = true;
+      this.#end();
+      return;
+    }
+    for (const task of this.#tasks) task.cancel();
+  }
+
+  /** Cancels what runs and resolves when every operator is closed. Idempotent. */
+  async close(): Promise<void> {
+    this.cancel();
+    await this.#closed.promise;
+  }
+
+  // ---- TaskHost -------------------------------------------------------------------------------
+
+  wake(): void {
+    this.#wasWoken = true;
+    if (this.#loopState !== 'asleep') return;
+    this.#cancelSleep();
+    this.#runSoon();
+  }
+
+  enter(task: TaskContext): TaskContext | undefined {
+    const before = this.#current;
+    if (before !== task) this.#setCurrent(task);
+    return before;
+  }
+
+  leave(before: TaskContext | undefined): void {
+    if (this.#current !== before) this.#setCurrent(before);
+  }
+
+  onEnded(): void {
+    this.#openTasks -= 1;
+    if (this.#openTasks === 0) this.#end();
+  }
+
+  // ---- Loop -----------------------------------------------------------------------------------
+
+  #runSoon(): void {
+    this.#loopState = 'soon';
+    this.ports.loop.runSoon(() => this.#run());
+  }
+
+  /** Gives every task its turn, round after round, until nothing is left to do or the thread's other work is due. */
+  #run(): void {
+    if (this.#loopState === 'stopped') return;
+    this.#loopState = 'running';
+    const { clock } = this.env;
+    const { bell } = this.ports.channels;
+    const until = clock.now() + this.#options.yieldMs;
+    for (;;) {
+      const seen = bell.sequence;
+      this.#wasWoken = false;
+      let hasWorked = false;
+      for (const task of this.#tasks) {
+        if (task.turn()) hasWorked = true;
+        this.#checkMemory();
+      }
+      if (this.#isStopped()) return;
+      if (!hasWorked && !this.#wasWoken) {
+        this.#loopState = 'asleep';
+        this.#cancelSleep = this.ports.loop.sleep(bell, seen, () => this.#run());
+        return;
+      }
+      if (clock.now() >= until) {
+        this.#runSoon();
+        return;
+      }
+    }
+  }
+
+  #isStopped(): boolean {
+    return this.#loopState === 'stopped';
+  }
+
+  #checkMemory(): void {
+    this.#quanta += 1;
+    if (this.#quanta % quantaPerMemoryCheck !== 0) return;
+    const error = this.#options.checkMemory?.();
+    if (error !== undefined) for (const task of this.#tasks) task.fail(error);
+  }
+
+  #setCurrent(task: TaskContext | undefined): void {
+    this.#current = task;
+    this.#options.withTaskContext?.(task);
+  }
+
+  #flush(): void {
+    for (const task of this.#tasks) task.flush();
+  }
+
+  #reportMetrics(): void {
+    this.ports.report({ kind: 'metrics', tasks: this.#tasks.map((task) => task.metrics()) });
+  }
+
+  #end(): void {
+    if (this.#closed.settled) return;
+    this.#cancelSleep();
+    this.#loopState = 'stopped';
+    for (const cancel of this.#timers) cancel();
+    if (this.#tasks.length > 0) this.#reportMetrics();
+    this.ports.report({ kind: 'closed' });
+    this.#closed.resolve();
+  }
+
+  // ---- Wiring ---------------------------------------------------------------------------------
+
+  #createTask(deployment: SlotDeployment, descriptor: TaskDeploymentDescriptor): StreamTask {
+    const sealsEachRecord = deployment.jobGraph.config.bufferTimeoutMs === 0;
+    const inputs: InputChannel[] = [];
+    const connects: ((task: StreamTask) => void)[] = [];
+    for (const { channelId } of descriptor.inputs.flatMap((input) => input.channels)) {
+      const index = inputs.length;
+      if (this.ports.channels.isDirect(channelId)) {
+        const channel = this.#directChannel(channelId);
+        inputs.push(new DirectInputChannel(index, channel));
+        connects.push((task) => channel.connect(task, index));
+      } else {
+        const reader = this.ports.channels.reader(channelId);
+        inputs.push(new RingInputChannel(index, reader, this.#codec.createReader()));
+      }
+    }
+    const outputs = descriptor.outputs.map((output) =>
+      output.channels.map((channel) => this.#createOutput(channel, sealsEachRecord)),
+    );
+    const task = new StreamTask(this, deployment, descriptor, { inputs, outputs });
+    for (const connect of connects) connect(task);
+    return task;
+  }
+
+  #createOutput({ channelId }: ChannelDescriptor, sealsEachRecord: boolean): OutputChannel {
+    if (this.ports.channels.isDirect(channelId)) return this.#directChannel(channelId);
+    const writer = this.ports.channels.writer(channelId, this.#options.maxOverdraftBuffers);
+    return new RingOutputChannel(writer, this.#codec.createWriter(), this.quantum, sealsEachRecord);
+  }
+
+  get #codec(): typeof generalBatchCodec {
+    return this.ports.codec ?? generalBatchCodec;
+  }
+
+  #directChannel(channelId: string): DirectChannel {
+    const known = this.#directChannels.get(channelId);
+    if (known !== undefined) return known;
+    const channel = new DirectChannel(this.quantum, this.#options.maxQueuedRecords);
+    this.#directChannels.set(channelId, channel);
+    return channel;
+  }
+}

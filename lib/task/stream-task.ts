@@ -1,0 +1,692 @@
+/**
+ * One attempt of one subtask: INITIALIZING -> RUNNING -> FINISHED, FAILED or CANCELED. It never waits:
+ * the slot's runtime gives it turns, and others of the slot may call it directly in theirs. Everything
+ * that does not come with the input (commands, timers) is mail, taken between quanta.
+ */
+import { InvariantError } from '../base/assert.js';
+import { toFailure } from '../base/errors.js';
+import type { OperatorId } from '../base/ids.js';
+import type { ExecutionState } from '../gateway/execution-state.js';
+import type {
+  SlotDeployment,
+  TaskDeploymentDescriptor,
+} from '../gateway/task-deployment-descriptor.js';
+import type { TaskMetrics } from '../gateway/taskmanager-gateway.js';
+import { isSourceOperator, type OperatorContext } from '../operators/stream-operator.js';
+import { MAX_WATERMARK, type ControlEvent } from '../record/stream-element.js';
+import { WatermarkValve, type WatermarkInput } from '../time/watermark-valve.machine.js';
+import type { DirectConsumer } from './direct-channel.js';
+import { EdgeOutput } from './edge-output.js';
+import type { InputChannel, InputSink } from './input-channel.js';
+import { OperatorChain, type OperatorNode } from './operator-chain.js';
+import type { OutputTarget } from './operator-output.js';
+import type { OutputChannel } from './output-channel.js';
+import type { SlotCommand } from './slot-api.js';
+import type { TaskContext } from './slot-ports.js';
+import type { TaskHost } from './task-host.js';
+import { TaskCheckpoints } from './task-checkpoints.js';
+import { toTaskError } from './task-failure.js';
+import { ActivityMeter, collectTaskMetrics } from './task-metrics.js';
+import { createOperatorContext } from './operator-context.js';
+
+/** Channels of the task, flattened in the order of its descriptors. */
+export interface TaskChannels {
+  readonly inputs: readonly InputChannel[];
+  /** By output descriptor. */
+  readonly outputs: readonly (readonly OutputChannel[])[];
+}
+
+/**
+ * Where a task stands on its way to the end: taking input; MAX_WATERMARK given, timers firing, operators
+ * finishing; waiting for a checkpoint taken after that to complete; sending endOfPartition; ended.
+ */
+type Phase = 'running' | 'finishing' | 'awaitingCheckpoint' | 'ending' | 'ended';
+
+interface Continuation {
+  readonly node: OperatorNode;
+  readonly step: () => boolean;
+}
+
+export type TaskCommand = Exclude<SlotCommand, { kind: 'cancel' }>;
+
+export class StreamTask implements DirectConsumer, InputSink {
+  readonly descriptor: TaskDeploymentDescriptor;
+  readonly context: TaskContext;
+  readonly #host: TaskHost;
+  readonly #job: SlotDeployment;
+  readonly #inputs: readonly InputChannel[];
+  readonly #outputs: readonly OutputChannel[];
+  readonly #outputsByEdge: readonly (readonly OutputChannel[])[];
+  readonly #edges: EdgeOutput[] = [];
+  readonly #valve: WatermarkValve;
+  readonly #checkpoints: TaskCheckpoints;
+  readonly #activity: ActivityMeter;
+  #chain: OperatorChain | undefined;
+  #state: ExecutionState = 'CREATED';
+  #phase: Phase = 'running';
+  /** Who threw first since the last failure-free turn: exceptions surface in other stacks, or are swallowed. */
+  #blamed: { readonly error: unknown; readonly node: OperatorNode } | undefined;
+  /** Commands; need no room in the outputs. */
+  readonly #commands: (() => void)[] = [];
+  /** Processing-time timers; may emit. */
+  readonly #timers: (() => void)[] = [];
+  /** Work operators handed on, innermost last; no input, mail or barrier is taken before it is done. */
+  readonly #continuations: Continuation[] = [];
+  /** Continuations there were when the running piece of code began: more of them ask it to yield. */
+  #continuationDepth = 0;
+  /** Watermark effects behind a watermark whose timers still fire. */
+  readonly #deferred: (() => void)[] = [];
+  #nextInput = 0;
+  #sourceWaits = false;
+  #wakeUps = 0;
+  #sourceHasEnded = false;
+  #finishedOperators = 0;
+  #numRecordsIn = 0;
+  #opening: Promise<void> | undefined;
+  #closing: Promise<unknown> | undefined;
+  readonly #cancelTimers = new Set<() => void>();
+
+  constructor(
+    host: TaskHost,
+    job: SlotDeployment,
+    descriptor: TaskDeploymentDescriptor,
+    channels: TaskChannels,
+  ) {
+    this.#host = host;
+    this.#job = job;
+    this.descriptor = descriptor;
+    this.context = {
+      jobId: job.jobId,
+      attemptId: descriptor.attemptId,
+      vertexName: descriptor.vertex.name,
+      subtaskIndex: descriptor.subtaskIndex,
+    };
+    this.#inputs = channels.inputs;
+    this.#outputsByEdge = channels.outputs;
+    this.#outputs = channels.outputs.flat();
+    this.#valve = new WatermarkValve(channels.inputs.length);
+    this.#activity = new ActivityMeter(host.env.clock);
+    this.#checkpoints = new TaskCheckpoints(
+      {
+        attemptId: descriptor.attemptId,
+        clock: host.env.clock,
+        report: host.ports.report,
+        chain: () => this.#chainOrThrow(),
+        broadcast: (event) => this.#broadcast(event),
+        setBlocked: (channel, isBlocked) => this.#setBlocked(channel, isBlocked),
+        isFinished: () => this.#phase !== 'running' && this.#phase !== 'finishing',
+        isRunning: () => this.#state === 'RUNNING',
+        onCommitted: (checkpointId) => this.#onCommitted(checkpointId),
+        fail: (error) => this.fail(error),
+      },
+      channels.inputs.length,
+    );
+  }
+
+  get state(): ExecutionState {
+    return this.#state;
+  }
+
+  get hasEnded(): boolean {
+    return this.#state === 'FINISHED' || this.#state === 'FAILED' || this.#state === 'CANCELED';
+  }
+
+  get takesCommands(): boolean {
+    return !this.hasEnded && this.#state !== 'CANCELING' && this.#phase !== 'ended';
+  }
+
+  // ---- Life -----------------------------------------------------------------------------------
+
+  /** Creates and opens the operators; never rejects. */
+  async start(): Promise<void> {
+    this.#setState('INITIALIZING');
+    try {
+      if (this.descriptor.restore?.finished === true) {
+        this.#passEndOn();
+        return;
+      }
+      const chain = this.#inContext(() => this.#createChain());
+      this.#chain = chain;
+      this.#opening = this.#inContext(() => chain.open());
+      await this.#opening;
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    if (this.#state !== 'INITIALIZING') return;
+    this.#setState('RUNNING');
+    this.#host.wake();
+  }
+
+  /** Ends the task with an error, reported once; blamed on the operator that threw first, if one did. */
+  fail(error: unknown): void {
+    if (this.hasEnded || this.#state === 'CANCELING') return;
+    const blamed = this.#blamed;
+    const { vertex, subtaskIndex } = this.descriptor;
+    const wrapped = toTaskError(
+      blamed?.error ?? error,
+      { name: vertex.name, subtaskIndex, parallelism: vertex.parallelism },
+      blamed?.node,
+    );
+    this.#host.env.log.warn(
+      { event: 'task.failed', err: wrapped, attemptId: this.context.attemptId },
+      'task failed',
+    );
+    this.#closeChannels();
+    this.#setState('FAILED', wrapped);
+    this.#host.quantum.stop();
+    void this.#closeOperators().then(() => this.#host.onEnded());
+  }
+
+  /** Stops at once; the operators are closed, nothing more is emitted. */
+  cancel(): void {
+    if (this.hasEnded || this.#state === 'CANCELING') return;
+    this.#state = 'CANCELING';
+    this.#closeChannels();
+    void this.#closeOperators().then(() => {
+      this.#setState('CANCELED');
+      this.#host.onEnded();
+    });
+  }
+
+  command(command: TaskCommand): void {
+    this.#commands.push(() => this.#obey(command));
+    this.#host.wake();
+  }
+
+  metrics(): TaskMetrics {
+    return collectTaskMetrics({
+      attemptId: this.context.attemptId,
+      numRecordsIn: this.#numRecordsIn,
+      inputWatermark: this.#valve.current,
+      activity: this.#activity,
+      inputs: this.#inputs,
+      outputs: this.#outputs,
+      edges: this.#edges,
+      nodes: this.#chain?.nodes ?? [],
+    });
+  }
+
+  /** The buffer timeout passed: partly filled buffers go out. */
+  flush(): void {
+    if (this.#state !== 'RUNNING') return;
+    this.#guarded(() => {
+      for (const output of this.#outputs) output.flush();
+    });
+  }
+
+  // ---- Turns ----------------------------------------------------------------------------------
+
+  /** One quantum; true when something was done, so that another may be worth while. */
+  turn(): boolean {
+    if (this.#state !== 'RUNNING' || this.#phase === 'ended') return false;
+    this.#host.quantum.begin();
+    return this.#guarded(() => this.#takeTurn()) ?? true;
+  }
+
+  #takeTurn(): boolean {
+    const failure = this.#channelFailure();
+    if (failure !== undefined) throw failure;
+    const hadMail = this.#commands.length > 0 && this.canTake;
+    if (this.#continuations.length > 0 || this.#deferred.length > 0) {
+      if (!this.hasRoom) return this.#rest('backPressured');
+      this.#activity.set('busy');
+      this.#continue();
+      if (this.#isHeld) return true;
+    }
+    // While the operators finish no snapshot may see some of them finished and others not.
+    while (this.#commands.length > 0 && this.canTake) this.#commands.shift()?.();
+    if (!this.hasRoom) {
+      this.#rest('backPressured');
+      return hadMail;
+    }
+    if (this.#phase !== 'running') this.#timers.length = 0;
+    while (this.#timers.length > 0 && !this.#mustStop()) this.#timers.shift()?.();
+    const hasWorked = !this.#mustStop() && this.#takeInput();
+    const hasAdvanced = !this.#isHeld && !this.#host.quantum.isOver && this.#advanceEnd();
+    if (!hasWorked && !hasAdvanced && !hadMail && !this.#isHeld && !this.#host.quantum.isOver) {
+      return this.#rest('idle');
+    }
+    this.#activity.set('busy');
+    return true;
+  }
+
+  #rest(activity: 'idle' | 'backPressured'): false {
+    this.#activity.set(activity);
+    return false;
+  }
+
+  #takeInput(): boolean {
+    if (this.#phase === 'finishing') return false;
+    return this.#inputs.length === 0 ? this.#pullSource() : this.#drainInputs();
+  }
+
+  #pullSource(): boolean {
+    if (this.#phase !== 'running' || this.#sourceWaits || this.#sourceHasEnded) return false;
+    const chain = this.#chainOrThrow();
+    const operator = chain.head.operator;
+    if (!isSourceOperator(operator))
+      throw new InvariantError('a task without inputs has no source');
+    let hasEmitted = false;
+    for (;;) {
+      const wakeUps = this.#wakeUps;
+      const outcome = chain.guard(chain.head, () => operator.emitNext());
+      if (outcome === 'end') {
+        this.#sourceHasEnded = true;
+        return true;
+      }
+      if (outcome === 'nothing') {
+        // Woken while it looked: look again.
+        this.#sourceWaits = wakeUps === this.#wakeUps;
+        return hasEmitted || !this.#sourceWaits;
+      }
+      hasEmitted = true;
+      if (this.stopsAfterElement()) return true;
+    }
+  }
+
+  /** Round-robin over the channels; each turn begins with another one. */
+  #drainInputs(): boolean {
+    const inputs = this.#inputs;
+    const first = this.#nextInput;
+    this.#nextInput = (first + 1) % inputs.length;
+    let hasTaken = false;
+    for (let i = 0; i < inputs.length; i += 1) {
+      const input = inputs[(first + i) % inputs.length]!;
+      if (input.isBlocked || input.hasEnded) continue;
+      if (input.drain(this)) hasTaken = true;
+      if (this.#mustStop()) break;
+    }
+    return hasTaken;
+  }
+
+  // ---- Elements (own turn and direct calls) ---------------------------------------------------
+
+  processRecord(value: unknown, timestamp: number): void {
+    this.#numRecordsIn += 1;
+    const head = this.#chain!.head;
+    try {
+      head.operator.processElement(value, timestamp);
+    } catch (error) {
+      this.#blame(error, head);
+      throw error;
+    }
+  }
+
+  processControl(channel: number, event: ControlEvent): void {
+    const input = this.#inputs[channel]!;
+    if (event.kind === 'endOfData' || event.kind === 'endOfPartition') input.hasEndOfData = true;
+    if (event.kind === 'endOfPartition') input.hasEnded = true;
+    // Behind its own endOfPartition the task takes no part in checkpoints any more.
+    if (this.#isLeaving) return;
+    switch (event.kind) {
+      case 'watermark':
+        this.#stepValve({ kind: 'watermarkArrived', channel, timestamp: event.timestamp });
+        break;
+      case 'watermarkStatus':
+        this.#stepValve({ kind: 'statusArrived', channel, active: event.active });
+        break;
+      case 'barrier':
+        this.#checkpoints.step({ ...event, kind: 'barrierArrived', channel });
+        break;
+      case 'cancelBarrier':
+        this.#checkpoints.step({ kind: 'cancelBarrierArrived', checkpointId: event.checkpointId });
+        break;
+      case 'endOfData':
+        break;
+      case 'endOfPartition':
+        this.#checkpoints.step({ kind: 'partitionEnded', channel });
+        break;
+    }
+  }
+
+  stopsAfterElement(): boolean {
+    return this.#host.quantum.step() || this.#mustStop();
+  }
+
+  get canTake(): boolean {
+    return this.#state === 'RUNNING' && !this.#isHeld && this.#phase !== 'finishing';
+  }
+
+  /** Nothing it is sent any more matters. */
+  get hasFinished(): boolean {
+    return this.#phase === 'ended';
+  }
+
+  get hasRoom(): boolean {
+    let hasRoom = true;
+    // All are asked: asking also moves waiting buffers on.
+    for (const output of this.#outputs) if (!output.hasRoom) hasRoom = false;
+    return hasRoom;
+  }
+
+  /** Direct call: an exception is this task's failure, not its caller's. */
+  takeRecord(value: unknown, timestamp: number): void {
+    const before = this.#host.enter(this.context);
+    try {
+      this.processRecord(value, timestamp);
+    } catch (error) {
+      this.fail(error);
+    }
+    this.#host.leave(before);
+  }
+
+  takeControl(channel: number, event: ControlEvent): void {
+    const before = this.#host.enter(this.context);
+    try {
+      this.processControl(channel, event);
+    } catch (error) {
+      this.fail(error);
+    }
+    this.#host.leave(before);
+  }
+
+  #stepValve(input: WatermarkInput): void {
+    const chain = this.#chainOrThrow();
+    const { head } = chain;
+    for (const effect of this.#valve.step(input)) {
+      this.#inOrder(() =>
+        chain.guard(head, () => {
+          if (effect.kind === 'emitWatermark') head.operator.processWatermark(effect.timestamp);
+          else head.operator.processWatermarkStatus(effect.active);
+        }),
+      );
+    }
+  }
+
+  /** Not before the timers of an earlier watermark are done. */
+  #inOrder(run: () => void): void {
+    if (this.#isHeld) this.#deferred.push(run);
+    else run();
+  }
+
+  get #isLeaving(): boolean {
+    return this.#phase === 'ending' || this.#phase === 'ended';
+  }
+
+  get #isHeld(): boolean {
+    return this.#continuations.length > 0 || this.#deferred.length > 0;
+  }
+
+  #mustStop(): boolean {
+    return (
+      this.#host.quantum.isOver ||
+      this.#isHeld ||
+      this.#state !== 'RUNNING' ||
+      this.#blamed !== undefined
+    );
+  }
+
+  #continue(): void {
+    const { quantum } = this.#host;
+    while (this.#isHeld && !quantum.isOver) {
+      const top = this.#continuations.at(-1);
+      if (top === undefined) {
+        this.#deferred.shift()?.();
+        continue;
+      }
+      this.#continuationDepth = this.#continuations.length;
+      const isDone = this.#chainOrThrow().guard(top.node, top.step);
+      this.#continuationDepth = 0;
+      if (isDone) this.#continuations.splice(this.#continuations.indexOf(top), 1);
+      quantum.step();
+    }
+  }
+
+  // ---- Commands -------------------------------------------------------------------------------
+
+  #obey(command: TaskCommand): void {
+    if (this.#isLeaving && command.kind !== 'operatorEvent') return;
+    switch (command.kind) {
+      case 'triggerCheckpoint': {
+        const { checkpointId, timestamp } = command;
+        this.#checkpoints.step({ kind: 'triggered', checkpointId, timestamp });
+        break;
+      }
+      case 'checkpointComplete':
+        this.#checkpoints.complete(command.checkpointId);
+        break;
+      case 'checkpointAborted':
+        this.#checkpoints.step({
+          kind: 'abortedByCoordinator',
+          checkpointId: command.checkpointId,
+        });
+        break;
+      case 'operatorEvent':
+        this.#takeOperatorEvent(command);
+        break;
+    }
+  }
+
+  #takeOperatorEvent(command: Extract<TaskCommand, { kind: 'operatorEvent' }>): void {
+    const chain = this.#chain;
+    const node = chain?.nodes.find(({ id }) => id === command.operatorId);
+    if (chain !== undefined && node !== undefined && isSourceOperator(node.operator)) {
+      const { operator } = node;
+      chain.guard(node, () => operator.handleOperatorEvent(command.event));
+      this.#wakeUp();
+    }
+    this.#host.ports.report({ kind: 'operatorEventTaken', ticket: command.ticket });
+  }
+
+  // ---- End of data ----------------------------------------------------------------------------
+
+  /** Takes the next step towards the end; true when there was one. */
+  #advanceEnd(): boolean {
+    switch (this.#phase) {
+      case 'running': {
+        const inputs = this.#inputs;
+        const isOver =
+          inputs.length === 0 ? this.#sourceHasEnded : inputs.every((i) => i.hasEndOfData);
+        if (!isOver) return false;
+        this.#phase = 'finishing';
+        this.#emitEndOfTime();
+        return true;
+      }
+      case 'finishing':
+        this.#finishOperators();
+        return true;
+      case 'awaitingCheckpoint':
+      case 'ended':
+        return false;
+      case 'ending':
+        if (!this.#outputs.every((output) => output.isFlushed)) return false;
+        this.#phase = 'ended';
+        void this.#complete();
+        return true;
+    }
+  }
+
+  #emitEndOfTime(): void {
+    const chain = this.#chainOrThrow();
+    const { head } = chain;
+    if (this.#inputs.length === 0) head.output.emitWatermark(MAX_WATERMARK);
+    else if (this.#valve.current < MAX_WATERMARK) {
+      chain.guard(head, () => head.operator.processWatermark(MAX_WATERMARK));
+    }
+  }
+
+  #finishOperators(): void {
+    const chain = this.#chainOrThrow();
+    while (this.#finishedOperators < chain.nodes.length) {
+      const node = chain.nodes[this.#finishedOperators]!;
+      this.#finishedOperators += 1;
+      chain.guard(node, () => node.operator.finish());
+      if (this.#mustStop()) return;
+    }
+    this.#phase = 'awaitingCheckpoint';
+    this.#broadcast({ kind: 'endOfData' });
+    this.#host.ports.report({ kind: 'endOfData', attemptId: this.context.attemptId });
+  }
+
+  #onCommitted(checkpointId: number): void {
+    const final = this.#checkpoints.finalCheckpointId;
+    if (this.#phase !== 'awaitingCheckpoint' || final === undefined || checkpointId < final) return;
+    this.#broadcast({ kind: 'endOfPartition' });
+    this.#phase = 'ending';
+    this.#host.wake();
+  }
+
+  /** The subtask had ended before the checkpoint it is restored from: it says so again, without user code. */
+  #passEndOn(): void {
+    this.#broadcast({ kind: 'watermark', timestamp: MAX_WATERMARK });
+    this.#broadcast({ kind: 'endOfData' });
+    this.#broadcast({ kind: 'endOfPartition' });
+    this.#setState('RUNNING');
+    this.#phase = 'ending';
+    this.#host.wake();
+  }
+
+  async #complete(): Promise<void> {
+    const failure = await this.#closeOperators();
+    if (this.#state !== 'RUNNING') return;
+    if (failure !== undefined) {
+      this.fail(failure);
+      return;
+    }
+    this.#setState('FINISHED');
+    this.#host.onEnded();
+  }
+
+  // ---- Inside ---------------------------------------------------------------------------------
+
+  #createChain(): OperatorChain {
+    const { descriptor } = this;
+    const { functions } = this.#host.ports;
+    const targets = new Map<OperatorId, { sideOutput?: string; target: OutputTarget }[]>();
+    descriptor.outputs.forEach((output, i) => {
+      const target = new EdgeOutput({
+        descriptor: output,
+        channels: this.#outputsByEdge[i] ?? [],
+        subtaskIndex: descriptor.subtaskIndex,
+        keySelector: (edgeId) => functions.keySelector(edgeId),
+      });
+      this.#edges.push(target);
+      const { sourceOperator, sideOutput } = output.edge;
+      const entry = sideOutput === undefined ? { target } : { sideOutput, target };
+      targets.set(sourceOperator, [...(targets.get(sourceOperator) ?? []), entry]);
+    });
+    return new OperatorChain({
+      operators: descriptor.vertex.operators,
+      functions,
+      edgesOf: (operator) => targets.get(operator) ?? [],
+      contextOf: (node) => this.#contextOf(node),
+      blame: (error, node) => this.#blame(error, node),
+    });
+  }
+
+  #contextOf(node: OperatorNode): OperatorContext {
+    return createOperatorContext(this.#host, this.#job, this.descriptor, {
+      node,
+      postTimer: (run) => this.#postTimer(node, run),
+      armedTimers: this.#cancelTimers,
+      shouldYield: () =>
+        this.#host.quantum.step() || this.#continuations.length > this.#continuationDepth,
+      continueLater: (step) => {
+        this.#continuations.push({ node, step });
+        this.#host.wake();
+      },
+      wakeUp: () => this.#wakeUp(),
+    });
+  }
+
+  #postTimer(node: OperatorNode, run: () => void): void {
+    if (this.hasEnded) return;
+    this.#timers.push(() => this.#chainOrThrow().guard(node, run));
+    this.#host.wake();
+  }
+
+  #wakeUp(): void {
+    this.#wakeUps += 1;
+    this.#sourceWaits = false;
+    this.#host.wake();
+  }
+
+  #blame(error: unknown, node: OperatorNode): void {
+    this.#blamed ??= { error, node };
+  }
+
+  #guarded<T>(run: () => T): T | undefined {
+    try {
+      const result = this.#inContext(run);
+      // An operator's exception that a user function above it swallowed is still its failure.
+      if (this.#blamed !== undefined) this.fail(this.#blamed.error);
+      return result;
+    } catch (error) {
+      this.fail(error);
+      return undefined;
+    }
+  }
+
+  #inContext<T>(run: () => T): T {
+    const before = this.#host.enter(this.context);
+    try {
+      return run();
+    } finally {
+      this.#host.leave(before);
+    }
+  }
+
+  #broadcast(event: ControlEvent): void {
+    for (const output of this.#outputs) output.control(event);
+  }
+
+  #setBlocked(channel: number, isBlocked: boolean): void {
+    const input = this.#inputs[channel];
+    if (input !== undefined) input.isBlocked = isBlocked;
+    if (!isBlocked) this.#host.wake();
+  }
+
+  #channelFailure(): Error | undefined {
+    for (const input of this.#inputs) if (input.failure !== undefined) return input.failure;
+    if (this.#isLeaving) return undefined;
+    for (const output of this.#outputs) if (output.failure !== undefined) return output.failure;
+    return undefined;
+  }
+
+  #closeChannels(): void {
+    for (const output of this.#outputs) output.close();
+    for (const input of this.#inputs) input.close();
+  }
+
+  /** Tail to head; every operator is closed, the first failure is returned. */
+  #closeOperators(): Promise<unknown> {
+    this.#closing ??= this.#closeAll();
+    return this.#closing;
+  }
+
+  async #closeAll(): Promise<unknown> {
+    for (const cancel of this.#cancelTimers) cancel();
+    this.#cancelTimers.clear();
+    this.#commands.length = 0;
+    this.#timers.length = 0;
+    // Closing what is still opening would surprise operators; the host bounds the wait by ending the thread.
+    await this.#opening?.catch(() => undefined);
+    let failure: unknown;
+    for (const node of [...(this.#chain?.nodes ?? [])].reverse()) {
+      try {
+        await node.operator.close();
+      } catch (error) {
+        failure ??= error;
+        this.#blame(error, node);
+        this.#host.env.log.warn(
+          { err: error, operator: node.name },
+          'operator did not close cleanly',
+        );
+      }
+    }
+    return failure;
+  }
+
+  #chainOrThrow(): OperatorChain {
+    if (this.#chain === undefined) throw new InvariantError('the task has no operators');
+    return this.#chain;
+  }
+
+  #setState(state: ExecutionState, error?: Error): void {
+    this.#state = state;
+    const { attemptId } = this.context;
+    const failure = error === undefined ? {} : { failure: toFailure(error) };
+    this.#host.ports.report({ kind: 'taskState', attemptId, state, ...failure });
+  }
+}
