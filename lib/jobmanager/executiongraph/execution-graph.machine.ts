@@ -210,6 +210,14 @@ export class ExecutionGraph {
     return this.#slotState(slotKey);
   }
 
+  /** None of the slot's tasks has answered since it was deployed there. */
+  isDeploying(slotKey: string, allocationId: AllocationId): boolean {
+    return (
+      this.#slotState(slotKey).location?.allocationId === allocationId &&
+      this.#verticesOf(slotKey).every(({ current }) => current?.state === 'DEPLOYING')
+    );
+  }
+
   /** Every slot held or being started: how many the job needs. */
   get slotCount(): number {
     return this.#slots.size;

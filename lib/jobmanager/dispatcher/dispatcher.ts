@@ -1,0 +1,565 @@
+/**
+ * The Dispatcher of one leadership: takes jobs, starts a JobMaster for each, writes their results, and
+ * answers clients. What it acknowledges is in HA first: a submission before it resolves, a wish to
+ * cancel before it is acted on, a result before it is reported.
+ */
+import { FileCheckpointStorage } from '../../../checkpoint/storage/file-checkpoint-storage.js';
+import type { CheckpointStorage } from '../../../checkpoint/storage/checkpoint-storage.js';
+import { epochLabel, jobCheckpointDirectory } from '../../../checkpoint/storage/paths.js';
+import type { JobResult, Leadership, StoredJob } from '../../../ha/services.js';
+import { sleep } from '../../base/clock.js';
+import { childEnv, type Env } from '../../base/env.js';
+import { hasCode, MillraceError, toFailure, type Failure } from '../../base/errors.js';
+import type { Digest, JobId, TaskManagerId } from '../../base/ids.js';
+import { CloseableRegistry, type Closeable } from '../../base/lifecycle.js';
+import type { MetricSample } from '../../base/metrics.js';
+import { backoffDelay } from '../../base/retry.js';
+import type {
+  CheckpointStatistics,
+  CheckpointSummary,
+  ClientGateway,
+  ClusterOverview,
+  JobDetails,
+  JobExceptions,
+  JobExecutionResult,
+  JobSubmission,
+  JobSummary,
+  TaskManagerView,
+} from '../../gateway/client-gateway.js';
+import { isGloballyTerminal } from '../../gateway/job-status.js';
+import type { JobGraph } from '../../graph/job-graph.js';
+import { checkJobGraph, decodeJobGraph, encodeJobGraph } from '../../graph/job-graph-codec.js';
+import type { CoordinatorHostFactory } from '../jobmaster/coordinator-host.js';
+import { JobMaster, type JobEnd } from '../jobmaster/job-master.js';
+import type { ResourceManager } from '../resourcemanager/resource-manager.js';
+import {
+  decodeArchive,
+  encodeArchive,
+  executionResult,
+  noCheckpoints,
+  noExceptions,
+  type ArchivedJob,
+} from './archived-job.js';
+import type { BlobChunk, BundleStore } from './bundle-store.js';
+import { clusterMetrics, jobMetrics } from './cluster-metrics.js';
+import { cleanUpJob } from './job-cleanup.js';
+
+export interface DispatcherOptions {
+  readonly clusterUid: string;
+  /** Root of checkpoint directories: execution.checkpointing.dir, else the storage directory. Absolute. */
+  readonly checkpointDir: string;
+  readonly slotRequestTimeoutMs: number;
+  readonly smallStateThresholdBytes: number;
+  readonly exceptionHistorySize: number;
+  readonly checkpointHistorySize: number;
+}
+
+export interface DispatcherDeps {
+  readonly leadership: Leadership;
+  readonly resources: ResourceManager;
+  readonly bundles: BundleStore;
+  readonly coordinatorHosts: CoordinatorHostFactory;
+}
+
+interface LiveJob {
+  readonly submissionId: string;
+  readonly graph: JobGraph;
+  readonly master: JobMaster;
+  /** Its result is being written. */
+  isEnding: boolean;
+  /** It is not run, but kept for somebody to act on. */
+  recoveryFailure: Failure | undefined;
+}
+
+/** A job whose data cannot be read: listed, and given up by cancelling it. */
+interface UnreadableJob {
+  readonly jobId: JobId;
+  readonly failure: Failure;
+  readonly since: number;
+}
+
+const cleanupBackoff = { initialMs: 1_000, maxMs: 60_000, multiplier: 2, jitter: 0.1 };
+
+export class Dispatcher implements ClientGateway, Closeable {
+  readonly #env: Env;
+  readonly #deps: DispatcherDeps;
+  readonly #options: DispatcherOptions;
+  readonly #registry: CloseableRegistry;
+  readonly #closing = new AbortController();
+  readonly #live = new Map<JobId, LiveJob>();
+  readonly #unreadable = new Map<JobId, UnreadableJob>();
+  readonly #archived = new Map<JobId, ArchivedJob>();
+  /** Submissions on their way into HA, so that a repetition waits for the first. */
+  readonly #submitting = new Map<JobId, Promise<unknown>>();
+
+  constructor(env: Env, deps: DispatcherDeps, options: DispatcherOptions) {
+    this.#env = childEnv(env, 'dispatcher');
+    this.#deps = deps;
+    this.#options = options;
+    this.#registry = new CloseableRegistry(this.#env.log);
+  }
+
+  // ---- Lifetime --------------------------------------------------------------------------------
+
+  /** Takes over what is in HA: ends what has a result, starts a JobMaster for each other job. */
+  async recover(): Promise<void> {
+    const { leadership } = this.#deps;
+    for (const result of await leadership.results.list()) {
+      const archive = decodeArchive(result);
+      this.#archived.set(result.jobId, archive);
+      if (result.dirty) this.#registry.run('clean up a job', this.#cleanUp(result, archive.graph));
+    }
+    for (const jobId of await leadership.jobs.list()) {
+      if (!this.#archived.has(jobId)) await this.#recoverJob(jobId);
+    }
+  }
+
+  /** JobMasters are closed as SUSPENDED: nothing is cancelled, nothing deleted. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await Promise.all([...this.#live.values()].map(({ master }) => master.close()));
+    this.#live.clear();
+    await this.#registry.close();
+  }
+
+  jobMaster(jobId: JobId): JobMaster | undefined {
+    return this.#live.get(jobId)?.master;
+  }
+
+  async #recoverJob(jobId: JobId): Promise<void> {
+    try {
+      const stored = await this.#deps.leadership.jobs.get(jobId);
+      if (stored === undefined) return;
+      const graph = decodeJobGraph(Buffer.from(stored.graph).toString('utf8'));
+      await this.#startJob(stored, graph);
+    } catch (error) {
+      // etcd is away: the whole recovery is tried again, by whoever leads then.
+      if (!isJobsOwnFault(error)) throw error;
+      const failure = toFailure(
+        hasCode(error, 'RECOVERY_FAILED')
+          ? error
+          : new MillraceError(
+              'RECOVERY_FAILED',
+              `job ${jobId} cannot be recovered: ${toFailure(error).message}`,
+              { cause: error },
+            ),
+      );
+      this.#unreadable.set(jobId, { jobId, failure, since: this.#env.clock.wallTime() });
+      this.#env.log.error(
+        { err: error, event: 'job.recovery-failed', jobId },
+        'job cannot be recovered',
+      );
+    }
+  }
+
+  async #startJob(stored: StoredJob, graph: JobGraph): Promise<void> {
+    const { leadership, resources, coordinatorHosts } = this.#deps;
+    const { jobId } = stored;
+    const lastExecution = await leadership.jobs.getExecution(jobId);
+    if (this.#closing.signal.aborted || this.#live.has(jobId)) return;
+    const master = new JobMaster(
+      this.#env,
+      graph,
+      {
+        leadership,
+        resources,
+        coordinatorHosts,
+        storage: this.#checkpointStorage(jobId),
+        onEnded: (end) => {
+          this.#onEnded(jobId, end);
+        },
+      },
+      {
+        ...this.#options,
+        submittedAt: stored.submittedAt,
+        lastExecution,
+        checkpointDirectory: this.#checkpointDirectory(jobId),
+        epochLabel: epochLabel(leadership.epoch),
+      },
+    );
+    const { submissionId } = stored;
+    this.#live.set(jobId, {
+      submissionId,
+      graph,
+      master,
+      isEnding: false,
+      recoveryFailure: undefined,
+    });
+    const event = lastExecution === undefined ? 'job.started' : 'job.recovered';
+    const generation = (lastExecution?.generation ?? -1) + 1;
+    this.#env.log.info(
+      { event, jobId, generation, wallTime: this.#env.clock.wallTime() },
+      'job master started',
+    );
+    if (stored.desired === 'CANCELED') master.cancel();
+    else master.start();
+  }
+
+  #checkpointDirectory(jobId: JobId): string {
+    return jobCheckpointDirectory(this.#options.checkpointDir, this.#options.clusterUid, jobId);
+  }
+
+  #checkpointStorage(jobId: JobId): CheckpointStorage {
+    return new FileCheckpointStorage(
+      this.#checkpointDirectory(jobId),
+      epochLabel(this.#deps.leadership.epoch),
+    );
+  }
+
+  // ---- The end of a job ------------------------------------------------------------------------
+
+  #onEnded(jobId: JobId, end: JobEnd): void {
+    const job = this.#live.get(jobId);
+    if (job === undefined || job.isEnding || this.#closing.signal.aborted) return;
+    if (end.isRecoveryFailure) {
+      job.recoveryFailure = end.failure;
+      this.#env.log.error(
+        { event: 'job.recovery-failed', jobId, failure: end.failure?.message },
+        'job cannot be recovered; its data is kept',
+      );
+      return;
+    }
+    job.isEnding = true;
+    this.#registry.run('end a job', this.#endJob(job, end));
+  }
+
+  async #endJob(job: LiveJob, end: JobEnd): Promise<void> {
+    const { master, graph, submissionId } = job;
+    const archive: ArchivedJob = {
+      version: 1,
+      submissionId,
+      state: end.status,
+      ...(end.failure !== undefined && { failure: end.failure }),
+      summary: { ...master.summary(), state: end.status },
+      details: { ...master.details(), state: end.status },
+      exceptions: master.exceptions(Infinity),
+      checkpoints: master.checkpointStatistics() ?? noCheckpoints,
+      graph,
+    };
+    const result = {
+      jobId: graph.jobId,
+      name: graph.name,
+      state: end.status,
+      archive: encodeArchive(archive),
+      finishedAt: this.#env.clock.wallTime(),
+    };
+    await this.#writeResult(result, archive);
+    this.#registry.run('close a job master', master.close());
+    await this.#cleanUp(result, graph);
+  }
+
+  /** The terminal fact; reported only when it is there. Repeated until it is, or the leadership is over. */
+  async #writeResult(result: JobResult, archive: ArchivedJob): Promise<void> {
+    const { jobId } = result;
+    await this.#retry('write the result of a job', () =>
+      this.#deps.leadership.results.createDirty(result),
+    );
+    if (this.#closing.signal.aborted) return;
+    this.#archived.set(jobId, archive);
+    this.#live.delete(jobId);
+    this.#unreadable.delete(jobId);
+    const event = {
+      event: 'job.ended',
+      jobId,
+      state: result.state,
+      failure: archive.failure?.message,
+    };
+    this.#env.log.info(event, 'job ended');
+  }
+
+  async #cleanUp(result: JobResult, graph: JobGraph | undefined): Promise<void> {
+    const { leadership, bundles } = this.#deps;
+    const { jobId } = result;
+    const storage = this.#checkpointStorage(jobId);
+    const checkpointDirectory = this.#checkpointDirectory(jobId);
+    await this.#retry('clean up a job', () =>
+      cleanUpJob({ leadership, bundles, storage, checkpointDirectory }, result, graph),
+    );
+  }
+
+  async #retry(what: string, work: () => Promise<void>): Promise<void> {
+    for (let attempt = 0; !this.#closing.signal.aborted; attempt++) {
+      try {
+        await work();
+        return;
+      } catch (err) {
+        if (this.#closing.signal.aborted || hasCode(err, 'LEADERSHIP_LOST')) return;
+        this.#env.log.warn({ err, attempt }, `could not ${what} yet`);
+        await sleep(
+          this.#env.clock,
+          backoffDelay(cleanupBackoff, attempt, this.#env.random),
+          this.#closing.signal,
+        );
+      }
+    }
+  }
+
+  // ---- Commands of clients ---------------------------------------------------------------------
+
+  async submitJob(submission: JobSubmission): Promise<{ jobId: JobId }> {
+    this.#throwIfClosed();
+    const graph = checkJobGraph(submission.jobGraph);
+    const { jobId } = graph;
+    await this.#submitting.get(jobId)?.catch(() => undefined);
+    const known = this.#live.get(jobId)?.submissionId ?? this.#archived.get(jobId)?.submissionId;
+    if (known !== undefined) {
+      if (known === submission.submissionId) return { jobId };
+      throw new MillraceError('JOB_DUPLICATE', `a job ${jobId} exists or has ended`, {
+        details: { jobId },
+      });
+    }
+    const submitting = this.#submit(submission, graph);
+    this.#submitting.set(jobId, submitting);
+    try {
+      await submitting;
+    } finally {
+      this.#submitting.delete(jobId);
+    }
+    return { jobId };
+  }
+
+  async #submit({ submissionId, bundle }: JobSubmission, graph: JobGraph): Promise<void> {
+    const { jobId, name } = graph;
+    if (graph.bundle !== undefined) {
+      if (bundle === undefined)
+        throw new MillraceError(
+          'JOB_INVALID',
+          `the job graph names bundle ${graph.bundle.digest}, which was not sent along`,
+        );
+      await this.#deps.bundles.store(jobId, graph.bundle.digest, bundle);
+    }
+    const stored: StoredJob = {
+      jobId,
+      submissionId,
+      name,
+      graph: Buffer.from(encodeJobGraph(graph), 'utf8'),
+      desired: 'RUNNING',
+      submittedAt: this.#env.clock.wallTime(),
+    };
+    // Fault: job-submitted
+    await this.#deps.leadership.jobs.put(stored);
+    this.#env.log.info({ event: 'job.submitted', jobId, name }, 'job submitted');
+    await this.#startJob(stored, graph);
+  }
+
+  async cancelJob(jobId: JobId): Promise<void> {
+    this.#throwIfClosed();
+    const job = this.#live.get(jobId);
+    if (job === undefined && !this.#unreadable.has(jobId)) {
+      if (this.#archived.has(jobId)) return;
+      throw jobNotFound(jobId);
+    }
+    if (job?.isEnding === true) return;
+    await this.#deps.leadership.jobs.setDesired(jobId, 'CANCELED');
+    this.#env.log.info({ event: 'job.cancel-requested', jobId }, 'job is to be cancelled');
+    if (job !== undefined && job.recoveryFailure === undefined) job.master.cancel();
+    else this.#registry.run('give up a job', this.#giveUp(jobId));
+  }
+
+  /** Somebody decided that a job that cannot be recovered need not be. */
+  async #giveUp(jobId: JobId): Promise<void> {
+    const job = this.#live.get(jobId);
+    if (job !== undefined) {
+      job.isEnding = true;
+      await this.#endJob(job, {
+        status: 'CANCELED',
+        isRecoveryFailure: false,
+        ...(job.recoveryFailure && { failure: job.recoveryFailure }),
+      });
+      return;
+    }
+    const unreadable = this.#unreadable.get(jobId);
+    if (unreadable === undefined) return;
+    const finishedAt = this.#env.clock.wallTime();
+    const summary: JobSummary = {
+      ...unreadableSummary(unreadable, finishedAt),
+      state: 'CANCELED',
+      'end-time': finishedAt,
+    };
+    const archive: ArchivedJob = {
+      version: 1,
+      submissionId: '',
+      state: 'CANCELED',
+      failure: unreadable.failure,
+      summary,
+    };
+    const result = {
+      jobId,
+      name: jobId,
+      state: 'CANCELED' as const,
+      archive: encodeArchive(archive),
+      finishedAt,
+    };
+    await this.#writeResult(result, archive);
+    await this.#cleanUp(result, undefined);
+  }
+
+  // ---- Questions of clients --------------------------------------------------------------------
+
+  async listJobs(): Promise<JobSummary[]> {
+    this.#throwIfClosed();
+    const now = this.#env.clock.wallTime();
+    return [
+      ...[...this.#live.values()].map((job) => shownSummary(job)),
+      ...[...this.#unreadable.values()].map((job) => unreadableSummary(job, now)),
+      ...[...this.#archived.values()].map(({ summary }) => summary),
+    ];
+  }
+
+  async overview(): Promise<ClusterOverview> {
+    const states = (await this.listJobs()).map(({ state }) => state);
+    const count = (state: string): number => states.filter((one) => one === state).length;
+    const { total, free } = this.#deps.resources.slotCounts();
+    return {
+      taskmanagers: this.#deps.resources.taskManagerCount(),
+      'slots-total': total,
+      'slots-available': free,
+      'jobs-running': states.filter((state) => !isGloballyTerminal(state)).length,
+      'jobs-finished': count('FINISHED'),
+      'jobs-cancelled': count('CANCELED'),
+      'jobs-failed': count('FAILED'),
+    };
+  }
+
+  async jobDetails(jobId: JobId): Promise<JobDetails> {
+    this.#throwIfClosed();
+    const job = this.#live.get(jobId);
+    if (job !== undefined) return shownDetails(job);
+    return this.#archivedPart(jobId, ({ details }) => details);
+  }
+
+  async jobExceptions(jobId: JobId, maxExceptions: number): Promise<JobExceptions> {
+    this.#throwIfClosed();
+    const job = this.#live.get(jobId);
+    if (job !== undefined) return job.master.exceptions(maxExceptions);
+    const kept = this.#archivedPart(jobId, ({ exceptions }) => exceptions ?? noExceptions);
+    const { entries, truncated } = kept.exceptionHistory;
+    return {
+      ...kept,
+      exceptionHistory: {
+        entries: entries.slice(0, maxExceptions),
+        truncated: truncated || entries.length > maxExceptions,
+      },
+    };
+  }
+
+  async jobCheckpoints(jobId: JobId): Promise<CheckpointStatistics> {
+    this.#throwIfClosed();
+    const job = this.#live.get(jobId);
+    if (job !== undefined) return job.master.checkpointStatistics() ?? noCheckpoints;
+    return this.#archivedPart(jobId, ({ checkpoints }) => checkpoints ?? noCheckpoints);
+  }
+
+  async checkpointDetails(jobId: JobId, checkpointId: number): Promise<CheckpointSummary> {
+    const known = this.#live.get(jobId)?.master.checkpointDetails(checkpointId);
+    const found =
+      known ?? (await this.jobCheckpoints(jobId)).history.find(({ id }) => id === checkpointId);
+    if (found !== undefined) return found;
+    throw new MillraceError(
+      'CHECKPOINT_NOT_FOUND',
+      `checkpoint ${String(checkpointId)} of job ${jobId} is not remembered (web.checkpoints.history)`,
+    );
+  }
+
+  async jobGraph(jobId: JobId): Promise<JobGraph> {
+    this.#throwIfClosed();
+    return this.#live.get(jobId)?.graph ?? this.#archivedPart(jobId, ({ graph }) => graph);
+  }
+
+  async jobResult(jobId: JobId): Promise<JobExecutionResult | undefined> {
+    this.#throwIfClosed();
+    const archive = this.#archived.get(jobId);
+    if (archive !== undefined) return executionResult(archive);
+    if (this.#live.has(jobId) || this.#unreadable.has(jobId)) return undefined;
+    throw jobNotFound(jobId);
+  }
+
+  async taskManagers(): Promise<TaskManagerView[]> {
+    this.#throwIfClosed();
+    return this.#deps.resources.views();
+  }
+
+  async taskManagerLog(
+    id: TaskManagerId,
+    options: { jobId?: JobId; maxLines: number; stream: 'log' | 'stdout' },
+  ): Promise<readonly string[]> {
+    this.#throwIfClosed();
+    const gateway = this.#deps.resources.gateway(id);
+    if (gateway === undefined)
+      throw new MillraceError('RPC_DISCONNECTED', `TaskManager ${id} is not registered`);
+    return (await gateway.requestLog(options)).lines;
+  }
+
+  async metrics(): Promise<MetricSample[]> {
+    const now = this.#env.clock.wallTime();
+    return [
+      ...this.#env.metrics.samples(),
+      ...clusterMetrics(await this.overview()),
+      ...[...this.#live.values()].flatMap(({ master }) => jobMetrics(master, now)),
+    ];
+  }
+
+  async fetchBlob(jobId: JobId, digest: Digest, offset: number): Promise<BlobChunk> {
+    this.#throwIfClosed();
+    return this.#deps.bundles.read(jobId, digest, offset);
+  }
+
+  #archivedPart<T>(jobId: JobId, select: (archive: ArchivedJob) => T | undefined): T {
+    const unreadable = this.#unreadable.get(jobId);
+    if (unreadable !== undefined)
+      throw new MillraceError('RECOVERY_FAILED', unreadable.failure.message);
+    const archive = this.#archived.get(jobId);
+    const part = archive && select(archive);
+    if (part === undefined) throw jobNotFound(jobId);
+    return part;
+  }
+
+  #throwIfClosed(): void {
+    if (this.#closing.signal.aborted)
+      throw new MillraceError('NO_LEADER', 'this JobManager no longer leads');
+  }
+}
+
+/** A job whose result is not written yet has not ended for anybody. */
+function shownSummary({ master, recoveryFailure }: LiveJob): JobSummary {
+  const summary = master.summary();
+  if (recoveryFailure !== undefined)
+    return { ...summary, state: 'FAILED', 'status-reason': recoveryFailure.message };
+  return { ...summary, state: stateBeforeResult(summary.state) };
+}
+
+function shownDetails({ master, recoveryFailure }: LiveJob): JobDetails {
+  const details = master.details();
+  if (recoveryFailure !== undefined)
+    return { ...details, state: 'FAILED', 'status-reason': recoveryFailure.message };
+  return { ...details, state: stateBeforeResult(details.state) };
+}
+
+function stateBeforeResult(state: JobSummary['state']): JobSummary['state'] {
+  if (state === 'FINISHED') return 'RUNNING';
+  if (state === 'CANCELED') return 'CANCELLING';
+  return state === 'FAILED' ? 'FAILING' : state;
+}
+
+function unreadableSummary({ jobId, failure, since }: UnreadableJob, now: number): JobSummary {
+  return {
+    jid: jobId,
+    name: jobId,
+    state: 'FAILED',
+    'start-time': since,
+    'end-time': -1,
+    duration: now - since,
+    'last-modification': since,
+    tasks: { total: 0 },
+    'status-reason': failure.message,
+  };
+}
+
+function isJobsOwnFault(error: unknown): boolean {
+  if (!(error instanceof MillraceError)) return true;
+  return error.retry === 'never' && error.code !== 'LEADERSHIP_LOST' && error.code !== 'CLOSED';
+}
+
+function jobNotFound(jobId: JobId): MillraceError {
+  return new MillraceError('JOB_NOT_FOUND', `there is no job ${jobId}`);
+}

@@ -1,0 +1,69 @@
+/**
+ * Where split enumerators (user code) run: in a worker thread per job, or in the calling thread when
+ * functions are there by reference. Both speak the same messages, ordered in both directions.
+ */
+import type { Failure } from '../../base/errors.js';
+import type { OperatorId } from '../../base/ids.js';
+import type { Closeable } from '../../base/lifecycle.js';
+import type { JobGraph } from '../../graph/job-graph.js';
+
+export interface EnumeratorSpec {
+  readonly operatorId: OperatorId;
+  readonly parallelism: number;
+  /** Of the checkpoint to start from. */
+  readonly state?: Uint8Array;
+}
+
+export type CoordinatorCommand =
+  /** Replaces all enumerators; answers and assignments of the older incarnation no longer count. */
+  | {
+      readonly kind: 'reset';
+      readonly incarnation: number;
+      readonly sources: readonly EnumeratorSpec[];
+    }
+  | { readonly kind: 'addReader'; readonly operatorId: OperatorId; readonly subtask: number }
+  | { readonly kind: 'removeReader'; readonly operatorId: OperatorId; readonly subtask: number }
+  | { readonly kind: 'requestSplit'; readonly operatorId: OperatorId; readonly subtask: number }
+  | {
+      readonly kind: 'addSplitsBack';
+      readonly operatorId: OperatorId;
+      readonly subtask: number;
+      readonly splits: readonly unknown[];
+    }
+  | { readonly kind: 'snapshot'; readonly operatorId: OperatorId; readonly checkpointId: number };
+
+/** In the order things happened in the enumerator: an assignment before a snapshot comes before it. */
+export type CoordinatorReply =
+  | { readonly kind: 'ready'; readonly incarnation: number }
+  | {
+      readonly kind: 'assigned';
+      readonly incarnation: number;
+      readonly operatorId: OperatorId;
+      readonly subtask: number;
+      readonly splits: readonly unknown[];
+    }
+  | {
+      readonly kind: 'noMoreSplits';
+      readonly incarnation: number;
+      readonly operatorId: OperatorId;
+      readonly subtask: number;
+    }
+  | {
+      readonly kind: 'snapshotTaken';
+      readonly incarnation: number;
+      readonly operatorId: OperatorId;
+      readonly checkpointId: number;
+      readonly state: Uint8Array;
+    }
+  /** User code threw, or the thread ended. */
+  | { readonly kind: 'failed'; readonly incarnation: number; readonly failure: Failure };
+
+export interface CoordinatorHost extends Closeable {
+  send(command: CoordinatorCommand): void;
+}
+
+/** `onReply` may be called before the factory returns from `send`. */
+export type CoordinatorHostFactory = (
+  graph: JobGraph,
+  onReply: (reply: CoordinatorReply) => void,
+) => CoordinatorHost;

@@ -1,0 +1,181 @@
+/**
+ * What a (re)start of tasks needs before it: the checkpoint they restore, the state assigned to each,
+ * enumerators that fit it, and the attempts recorded in HA.
+ */
+import type { CheckpointCoordinator } from '../../../checkpoint/coordinator/checkpoint-coordinator.js';
+import type { CheckpointStorage } from '../../../checkpoint/storage/checkpoint-storage.js';
+import type { CompletedCheckpoint } from '../../../checkpoint/types.js';
+import type { ExecutionRecord, Leadership } from '../../../ha/services.js';
+import { sleep } from '../../base/clock.js';
+import type { Env } from '../../base/env.js';
+import { hasCode, MillraceError } from '../../base/errors.js';
+import type { OperatorId } from '../../base/ids.js';
+import type { JobGraph } from '../../graph/job-graph.js';
+import { assignState, type AssignedState } from '../../state/state-assignment.js';
+import type { TaskRestore } from '../../state/state-handle.js';
+import type { ExecutionGraph } from '../executiongraph/execution-graph.machine.js';
+import type { ExecutionVertex } from '../executiongraph/execution-vertex.js';
+import { withMaxParallelism } from './deployment.js';
+import type { SourceCoordinators } from './source-coordinators.js';
+
+export interface JobRecoveryDeps {
+  readonly leadership: Leadership;
+  readonly storage: CheckpointStorage;
+  readonly sources: SourceCoordinators;
+  readonly execution: ExecutionGraph;
+  readonly checkpoints: () => CheckpointCoordinator;
+}
+
+/** Between tries of what only needs etcd or the storage to come back. */
+const retryDelayMs = 500;
+/** Tries to read the checkpoint to start from, while its storage is away. */
+const recoveryTriesMax = 20;
+
+export class JobRecovery {
+  readonly #env: Env;
+  readonly #deps: JobRecoveryDeps;
+  readonly #smallStateThresholdBytes: number;
+  readonly #signal: AbortSignal;
+  #graph: JobGraph;
+  /** The job has attempts on record: damage to its checkpoints is then damage to its progress. */
+  #hasRun: boolean;
+  #assigned: AssignedState | undefined;
+
+  constructor(
+    env: Env,
+    graph: JobGraph,
+    deps: JobRecoveryDeps,
+    options: {
+      readonly hasRun: boolean;
+      readonly smallStateThresholdBytes: number;
+      readonly signal: AbortSignal;
+    },
+  ) {
+    this.#env = env;
+    this.#graph = graph;
+    this.#deps = deps;
+    this.#hasRun = options.hasRun;
+    this.#smallStateThresholdBytes = options.smallStateThresholdBytes;
+    this.#signal = options.signal;
+  }
+
+  /** With the number of key groups of the restored checkpoint. */
+  get graph(): JobGraph {
+    return this.#graph;
+  }
+
+  restoreOf({ subtask }: ExecutionVertex): TaskRestore | undefined {
+    return this.#assigned?.tasks.get(subtask.vertex.id)?.[subtask.subtaskIndex];
+  }
+
+  /** Before the first scheduling: tries again while storage or etcd are away; what is missing or damaged is final. */
+  async initialize(): Promise<void> {
+    for (let tries = 1; ; tries++) {
+      try {
+        await this.#restore();
+        return;
+      } catch (error) {
+        const mayPass = error instanceof MillraceError && error.retry !== 'never';
+        if (!mayPass || tries >= recoveryTriesMax || this.#signal.aborted) throw error;
+        this.#env.log.warn(
+          { err: error, attempt: tries },
+          'checkpoint to start from not readable yet',
+        );
+        await sleep(this.#env.clock, retryDelayMs, this.#signal);
+      }
+    }
+  }
+
+  /** All of it done, the tasks of `slotKeys` may be deployed. */
+  async prepare(slotKeys: readonly string[], isFull: boolean): Promise<void> {
+    const checkpoint = await this.#restore();
+    if (checkpoint !== undefined) this.#deps.checkpoints().reportRestored(checkpoint);
+    if (isFull) await this.#deps.sources.reset(await this.#enumeratorStates(checkpoint));
+    else this.#resetSubtasks(slotKeys, checkpoint);
+    await this.#recordAttempts();
+    this.#hasRun = true;
+  }
+
+  async #restore(): Promise<CompletedCheckpoint | undefined> {
+    try {
+      const checkpoints = this.#deps.checkpoints();
+      const path = this.#graph.restore?.path;
+      const checkpoint =
+        (await checkpoints.restoreLatest()) ??
+        (path === undefined ? undefined : await checkpoints.restoreFrom(path));
+      if (checkpoint !== undefined) this.#assign(checkpoint);
+      return checkpoint;
+    } catch (error) {
+      throw this.#hasRun ? recoveryFailure(this.#graph, error) : error;
+    }
+  }
+
+  #assign({ metadata, baseDirectory }: CompletedCheckpoint): void {
+    const allowNonRestoredState = this.#graph.restore?.allowNonRestoredState ?? false;
+    const assigned = assignState(metadata, this.#graph.vertices, {
+      allowNonRestoredState,
+      baseDirectory,
+    });
+    if (assigned.dropped.length > 0) {
+      this.#env.log.warn(
+        { dropped: assigned.dropped },
+        'state of operators the job does not have is dropped',
+      );
+    }
+    this.#graph = withMaxParallelism(this.#graph, assigned.maxParallelism);
+    this.#assigned = assigned;
+  }
+
+  async #enumeratorStates(
+    checkpoint: CompletedCheckpoint | undefined,
+  ): Promise<Map<OperatorId, Uint8Array>> {
+    const states = new Map<OperatorId, Uint8Array>();
+    if (checkpoint === undefined) return states;
+    const snapshots = this.#deps.storage.snapshotStorage(this.#smallStateThresholdBytes);
+    for (const [operatorId, handle] of this.#assigned?.coordinators ?? []) {
+      states.set(operatorId, await snapshots.read(handle, checkpoint.baseDirectory));
+    }
+    return states;
+  }
+
+  #resetSubtasks(slotKeys: readonly string[], checkpoint: CompletedCheckpoint | undefined): void {
+    const keys = new Set(slotKeys);
+    for (const { slotKey, subtask } of this.#deps.execution.vertices) {
+      if (!keys.has(slotKey)) continue;
+      this.#deps.sources.resetSubtask(
+        subtask.vertex.id,
+        subtask.subtaskIndex,
+        checkpoint?.pointer.checkpointId,
+      );
+    }
+  }
+
+  async #recordAttempts(): Promise<void> {
+    const { leadership, execution } = this.#deps;
+    for (;;) {
+      const attempts: Record<string, ExecutionRecord['attempts'][string]> = {};
+      for (const { current } of execution.vertices) {
+        if (current?.location === undefined) continue;
+        const { taskManagerId, allocationId } = current.location;
+        attempts[current.attemptId] = { taskManagerId, allocationId };
+      }
+      const { generation } = execution;
+      try {
+        await leadership.jobs.putExecution(this.#graph.jobId, { generation, attempts });
+        return;
+      } catch (error) {
+        // etcd is away: the job waits for it rather than fail over.
+        if (!hasCode(error, 'ETCD_UNAVAILABLE') || this.#signal.aborted) throw error;
+        await sleep(this.#env.clock, retryDelayMs, this.#signal);
+      }
+    }
+  }
+}
+
+/** Damage says nothing about the job, and somebody can repair it: its data is kept. */
+function recoveryFailure(graph: JobGraph, error: unknown): unknown {
+  if (!(error instanceof MillraceError) || error.retry !== 'never') return error;
+  if (!error.code.startsWith('CHECKPOINT_')) return error;
+  const message = `job ${graph.jobId} cannot be recovered: ${error.message}. Its data is kept; other jobs go on`;
+  return new MillraceError('RECOVERY_FAILED', message, { cause: error, details: error.details });
+}

@@ -1,0 +1,190 @@
+/**
+ * One source on the JobMaster: carries events between its readers and its enumerator, and keeps splits
+ * and barriers in order. Events to readers pass a gate, which is closed the moment the enumerator's
+ * snapshot arrives and opened when the sources acknowledged or the checkpoint is gone: a split is either
+ * in the snapshot's past, delivered and acknowledged before the barrier, or comes after it.
+ */
+import { Deferred } from '../../base/deferred.js';
+import { MillraceError } from '../../base/errors.js';
+import type { AttemptId, OperatorId } from '../../base/ids.js';
+import type { OperatorEvent } from '../../operators/stream-operator.js';
+import type { CoordinatorCommand } from './coordinator-host.js';
+import { SplitAssignmentTracker } from './split-assignment-tracker.js';
+
+export interface SourceCoordinatorDeps {
+  /** To the enumerator. */
+  command(command: CoordinatorCommand): void;
+  /** To a reader, in order; resolves when its task has taken the event. */
+  sendEvent(attemptId: AttemptId, event: OperatorEvent): Promise<void>;
+  onSendFailed(attemptId: AttemptId, error: unknown): void;
+}
+
+interface Reader {
+  readonly attemptId: AttemptId;
+  /** Held back by the gate. */
+  held: OperatorEvent[];
+}
+
+export class SourceCoordinator {
+  readonly operatorId: OperatorId;
+  readonly #deps: SourceCoordinatorDeps;
+  readonly #tracker = new SplitAssignmentTracker();
+  readonly #readers = new Map<number, Reader>();
+  #closedBy: number | undefined;
+  #inFlight = 0;
+  #snapshot: { readonly checkpointId: number; readonly taken: Deferred<Uint8Array> } | undefined;
+  #whenOpen: Deferred<void>[] = [];
+  #whenQuiet: Deferred<void>[] = [];
+  #isClosed = false;
+
+  constructor(operatorId: OperatorId, deps: SourceCoordinatorDeps) {
+    this.operatorId = operatorId;
+    this.#deps = deps;
+  }
+
+  // ---- Readers ---------------------------------------------------------------------------------
+
+  /** An event of the current attempt of `subtask`. */
+  onReaderEvent(subtask: number, attemptId: AttemptId, event: OperatorEvent): void {
+    const { operatorId } = this;
+    switch (event.kind) {
+      case 'readerRegistered':
+        this.#readers.set(subtask, { attemptId, held: [] });
+        this.#deps.command({ kind: 'addReader', operatorId, subtask });
+        return;
+      case 'requestSplit':
+        if (this.#readers.get(subtask)?.attemptId !== attemptId) return;
+        this.#deps.command({ kind: 'requestSplit', operatorId, subtask });
+        return;
+      default:
+        return;
+    }
+  }
+
+  /** The subtask is restarted from this checkpoint: what it was given since goes back, in order. */
+  resetSubtask(subtask: number, restoredCheckpointId: number | undefined): void {
+    const { operatorId } = this;
+    this.#readers.delete(subtask);
+    this.#deps.command({ kind: 'removeReader', operatorId, subtask });
+    const splits = this.#tracker.takeBack(subtask, restoredCheckpointId);
+    if (splits.length > 0)
+      this.#deps.command({ kind: 'addSplitsBack', operatorId, subtask, splits });
+  }
+
+  /** Everything is restarted; the enumerator is replaced by one restored from the same checkpoint. */
+  resetAll(): void {
+    this.#readers.clear();
+    this.#tracker.clear();
+    this.#abandonSnapshot('the job is restarted');
+    this.#open();
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.resetAll();
+    for (const quiet of this.#whenQuiet.splice(0)) quiet.resolve();
+  }
+
+  // ---- The enumerator's doings -----------------------------------------------------------------
+
+  onAssigned(subtask: number, splits: readonly unknown[]): void {
+    const { operatorId } = this;
+    // Its reader went away while the assignment was on its way here.
+    if (!this.#readers.has(subtask)) {
+      this.#deps.command({ kind: 'addSplitsBack', operatorId, subtask, splits });
+      return;
+    }
+    this.#tracker.record(subtask, splits);
+    this.#toReader(subtask, { kind: 'addSplits', splits });
+  }
+
+  onNoMoreSplits(subtask: number): void {
+    this.#toReader(subtask, { kind: 'noMoreSplits' });
+  }
+
+  onSnapshotTaken(checkpointId: number, state: Uint8Array): void {
+    if (this.#snapshot?.checkpointId !== checkpointId) return;
+    this.#closedBy = checkpointId;
+    this.#tracker.onSnapshot(checkpointId);
+    const { taken } = this.#snapshot;
+    this.#snapshot = undefined;
+    taken.resolve(state);
+  }
+
+  #toReader(subtask: number, event: OperatorEvent): void {
+    const reader = this.#readers.get(subtask);
+    if (reader === undefined) return;
+    if (this.#closedBy === undefined) this.#deliver(reader, event);
+    else reader.held.push(event);
+  }
+
+  #deliver(reader: Reader, event: OperatorEvent): void {
+    this.#inFlight += 1;
+    this.#deps
+      .sendEvent(reader.attemptId, event)
+      .catch((error: unknown) => {
+        this.#deps.onSendFailed(reader.attemptId, error);
+      })
+      .finally(() => {
+        this.#inFlight -= 1;
+        if (this.#inFlight === 0) for (const quiet of this.#whenQuiet.splice(0)) quiet.resolve();
+      });
+  }
+
+  // ---- Checkpoints -----------------------------------------------------------------------------
+
+  /** Resolves with the enumerator's state when the gate is closed and no event is on its way. */
+  async snapshot(checkpointId: number): Promise<Uint8Array> {
+    while (this.#isClosed || this.#closedBy !== undefined || this.#snapshot !== undefined) {
+      if (this.#isClosed) throw new MillraceError('CLOSED', 'the job ended');
+      const open = new Deferred<void>();
+      this.#whenOpen.push(open);
+      await open.promise;
+    }
+    const taken = new Deferred<Uint8Array>();
+    this.#snapshot = { checkpointId, taken };
+    this.#deps.command({ kind: 'snapshot', operatorId: this.operatorId, checkpointId });
+    const state = await taken.promise;
+    while (this.#inFlight > 0 && !this.#isClosed) {
+      const quiet = new Deferred<void>();
+      this.#whenQuiet.push(quiet);
+      await quiet.promise;
+    }
+    return state;
+  }
+
+  /** The sources acknowledged, or the checkpoint is gone. */
+  release(checkpointId: number): void {
+    if (this.#snapshot?.checkpointId === checkpointId) {
+      this.#abandonSnapshot('the checkpoint was aborted');
+      this.#wakeWaiting();
+    }
+    if (this.#closedBy === checkpointId) this.#open();
+  }
+
+  onCheckpointComplete(checkpointId: number): void {
+    this.#tracker.onCheckpointComplete(checkpointId);
+  }
+
+  #open(): void {
+    this.#closedBy = undefined;
+    for (const reader of this.#readers.values()) {
+      for (const event of reader.held.splice(0)) this.#deliver(reader, event);
+    }
+    this.#wakeWaiting();
+  }
+
+  #wakeWaiting(): void {
+    for (const open of this.#whenOpen.splice(0)) open.resolve();
+  }
+
+  #abandonSnapshot(why: string): void {
+    this.#snapshot?.taken.reject(
+      new MillraceError(
+        'CHECKPOINT_FAILED',
+        `the snapshot of a source coordinator was dropped: ${why}`,
+      ),
+    );
+    this.#snapshot = undefined;
+  }
+}
