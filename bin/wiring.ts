@@ -160,7 +160,6 @@ export async function openHighAvailability(
         ...(storageDir !== undefined && { storageDir }),
         leaseTtlMs: config.get(options.highAvailabilityEtcdLeaseTtl),
         electionTimeoutMs: config.get(options.highAvailabilityEtcdElectionTimeout),
-        callTimeoutMs: config.get(options.highAvailabilityEtcdRequestTimeout),
         outageGraceMs: config.get(options.highAvailabilityControlOutageGrace),
       });
     } catch (error) {
@@ -173,7 +172,7 @@ export async function openHighAvailability(
           { cause: error },
         );
       }
-      if (attempt % 20 === 4) {
+      if (attempt % 6 === 0) {
         env.log.warn(
           { event: 'etcd.unavailable', err: error, endpoints, waitedMs: waited },
           'etcd does not answer; trying again',

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { childEnv, type Env } from '../lib/base/env.js';
 import { hasCode, MillraceError } from '../lib/base/errors.js';
-import { openClusterIdentity } from './cluster-identity.js';
+import { openClusterIdentity, raiseEra } from './cluster-identity.js';
 import { FileHaStorage, MemoryHaStorage } from './ha-storage.js';
 import { Keys } from './keys.js';
 import { prefixEnd, type KvStore } from './kv-store.js';
@@ -17,7 +17,7 @@ export interface HighAvailabilityOptions {
   readonly clusterId: string;
   /**
    * Directory shared by all processes of the cluster: marker and large values. Absent: large values
-   * stay in memory, which only fits an in-memory store of one process.
+   * stay in memory. Leave it out for an in-memory store, whose end would look like lost HA data later.
    */
   readonly storageDir?: string;
   /** A leader that stops is replaced after this time. Default 3,000 ms; 5,000 with a foreign etcd. */
@@ -82,6 +82,9 @@ export async function createHighAvailability(
       await registration.start();
       return registration;
     },
+    probe: async () => {
+      await kv.get(keys.leader);
+    },
     close: () => watch.close(),
   };
 }
@@ -110,4 +113,14 @@ export async function deposeCandidate(
     if (!hasCode(error, 'UNKNOWN_OUTCOME')) throw error;
     return (await kv.get(candidate.key))?.createRevision !== epoch.revision;
   }
+}
+
+/**
+ * Begins a new era, after etcd was restored from a backup or the cluster was imported: its revisions may
+ * have gone backwards, and epochs must not. Run while no JobManager runs. Resolves with the new era.
+ *
+ * @throws CLUSTER_MISMATCH when no such cluster is stored.
+ */
+export function raiseClusterEra(kv: KvStore, clusterId: string): Promise<number> {
+  return raiseEra(kv, new Keys(clusterId));
 }

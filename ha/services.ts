@@ -187,4 +187,6 @@ export interface HighAvailability extends Closeable {
   createElection(candidate: CandidateInfo): LeaderElection;
   leaderRetrieval(): LeaderRetrieval;
   registerTaskManager(info: TaskManagerInfo): Promise<TaskManagerRegistration>;
+  /** Resolves when a linearizable read was answered; ETCD_UNAVAILABLE when none was in time. */
+  probe(): Promise<void>;
 }

@@ -67,9 +67,7 @@ export class MessageCodec {
     let value: unknown;
     try {
       // A plain view: from a Buffer msgpackr would make Buffers.
-      value = this.#packr.unpack(
-        new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength),
-      );
+      value = this.#packr.unpack(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
     } catch (error) {
       throw new MillraceError('RPC_PROTOCOL', 'the peer sent bytes that are no message', {
         cause: error,

@@ -14,6 +14,9 @@ import type {
   TaskManagerRegistrationResponse,
 } from '../gateway/taskmanager-gateway.js';
 
+/** Without high availability a TaskManager asks for whoever is at the configured address: no fencing. */
+export const unfencedEpoch: LeaderEpoch = { era: 0, revision: 0 };
+
 export interface RpcSession {
   /** Resolves with one sentence when the session is over, whoever ended it. */
   readonly closed: Promise<string>;

@@ -17,7 +17,7 @@ import {
 } from '../gateway/taskmanager-gateway.js';
 import { compareEpochs, formatEpoch, type LeaderEpoch } from '../../ha/services.js';
 import { RpcPeer, type ByteChannel, type RpcPeerOptions } from './rpc-peer.js';
-import type { LeaderService } from './rpc-service.js';
+import { unfencedEpoch, type LeaderService } from './rpc-service.js';
 
 /** How long a new connection may take to register. */
 const registrationTimeoutMs = 10_000;
@@ -27,9 +27,6 @@ interface Registrar {
 }
 
 const registrarMethods: MethodTable<Registrar> = { [registerMethodName]: registration };
-
-/** Stamped on refusals by a JobManager that does not lead. */
-const noEpoch: LeaderEpoch = { era: 0, revision: 0 };
 
 export class SessionAcceptor {
   readonly #env: Env;
@@ -59,7 +56,7 @@ export class SessionAcceptor {
       {
         channel,
         peerName,
-        epoch: service?.epoch ?? noEpoch,
+        epoch: service?.epoch ?? unfencedEpoch,
         checkEpoch: (epoch, method) => {
           checkLeads(service, epoch, method);
         },
@@ -111,7 +108,7 @@ function checkVersion(request: TaskManagerRegistrationRequest): void {
 function checkLeads(service: LeaderService | undefined, epoch: LeaderEpoch, method: string): void {
   if (service === undefined) throw noLeader();
   const order = compareEpochs(epoch, service.epoch);
-  if (order === 0) return;
+  if (order === 0 || compareEpochs(epoch, unfencedEpoch) === 0) return;
   const text = `${method} is meant for leader ${formatEpoch(epoch)}, this one is ${formatEpoch(service.epoch)}`;
   // A newer leader is known to the sender: this JobManager is about to learn that it was deposed.
   throw new MillraceError(order < 0 ? 'STALE_EPOCH' : 'NO_LEADER', text);

@@ -15,7 +15,7 @@ import type {
 } from '../gateway/taskmanager-gateway.js';
 import { compareEpochs, formatEpoch, type LeaderEpoch } from '../../ha/services.js';
 import { RpcPeer, type ByteChannel, type RpcPeerOptions } from './rpc-peer.js';
-import type { JobManagerConnector, RpcSession } from './rpc-service.js';
+import { unfencedEpoch, type JobManagerConnector, type RpcSession } from './rpc-service.js';
 
 export class SessionConnector implements JobManagerConnector {
   readonly #env: Env;
@@ -39,6 +39,8 @@ export class SessionConnector implements JobManagerConnector {
     readonly gateway: JobManagerGateway;
     readonly session: RpcSession;
   }> {
+    // Without high availability epochs mean nothing: a restarted JobManager may begin with a lower one.
+    if (compareEpochs(leader.epoch, unfencedEpoch) === 0) this.#newest = undefined;
     this.#raise(leader.epoch, 'registration');
     const peerName = `JobManager ${leader.rpcAddress}`;
     const peer = new RpcPeer(

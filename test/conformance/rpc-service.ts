@@ -21,11 +21,12 @@ import {
   type TaskManagerRegistrationRequest,
 } from '../../lib/gateway/taskmanager-gateway.js';
 import { defaultRpcPeerOptions, type RpcPeerOptions } from '../../lib/rpc/rpc-peer.js';
-import type {
-  JobManagerConnector,
-  JobManagerRpcServer,
-  RpcSession,
-  TaskManagerAcceptor,
+import {
+  unfencedEpoch,
+  type JobManagerConnector,
+  type JobManagerRpcServer,
+  type RpcSession,
+  type TaskManagerAcceptor,
 } from '../../lib/rpc/rpc-service.js';
 import type { LeaderEpoch } from '../../ha/services.js';
 
@@ -368,6 +369,31 @@ export function testRpcService(t: Test, harness: RpcHarness): void {
     await t.rejects(connect(19), code('STALE_EPOCH'));
     await t.rejects(connect(21), code('NO_LEADER'));
   });
+
+  t.test(
+    'without high availability any leadership is accepted, even one that begins anew',
+    async (t) => {
+      const connector = harness.createConnector(testEnv, defaultRpcPeerOptions);
+      for (const revision of [7, 3]) {
+        const toTaskManager: TaskManagerGateway[] = [];
+        const { address } = await startServer(t, harness, { era: 1, revision }, (_, gateway) => {
+          toTaskManager.push(gateway);
+          return Promise.resolve({
+            response,
+            handler: gatewayOf<JobManagerGateway>({ heartbeat: async () => undefined }),
+          });
+        });
+        const { gateway } = await connector.connect(
+          { rpcAddress: address, epoch: unfencedEpoch },
+          testRegistration,
+          gatewayOf<TaskManagerGateway>({ requestSlot: async () => undefined }),
+        );
+        await t.resolves(toTaskManager[0]!.requestSlot({ jobId, allocationId, slotIndex: 0 }));
+        const process = { rssBytes: 1, heapUsedBytes: 1, eventLoopLagMs: 0 };
+        await t.resolves(gateway.heartbeat({ slots: { slots: [] }, taskMetrics: [], process }));
+      }
+    },
+  );
 
   t.test('a leader past its deadline sends nothing but still answers', async (t) => {
     let mayAct = true;

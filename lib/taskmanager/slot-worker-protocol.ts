@@ -1,0 +1,37 @@
+/** What a slot's thread is started with and what it says: structured-cloneable. */
+import type { Failure } from '../base/errors.js';
+import type { LogLevel } from '../base/pino-logger.js';
+import type { SlotDeployment } from '../gateway/task-deployment-descriptor.js';
+import type { SlotChannels } from '../network/slot-channels.js';
+import type { SlotReportMessage } from '../task/slot-api.js';
+
+export interface SlotLogOptions {
+  readonly level: LogLevel;
+  /** The TaskManager's own log file or descriptor; threads append to it whole lines at a time. */
+  readonly destination: number | string;
+  /** Fields on every line. */
+  readonly base: Readonly<Record<string, unknown>>;
+}
+
+export interface SlotWorkerOptions {
+  /** taskmanager.memory.slot.heap.size */
+  readonly slotMemoryBytes: number;
+  /** execution.main.timeout */
+  readonly mainTimeoutMs: number;
+  /** state.storage.small-state-threshold */
+  readonly smallStateThresholdBytes: number;
+  readonly log: SlotLogOptions;
+}
+
+export interface SlotWorkerData {
+  readonly deployment: SlotDeployment;
+  readonly slotIndex: number;
+  readonly bundlePath: string;
+  readonly channels: SlotChannels;
+  readonly options: SlotWorkerOptions;
+}
+
+export type SlotWorkerMessage =
+  | SlotReportMessage
+  /** The slot cannot go on: every task of it that has not ended fails with this. */
+  | { readonly kind: 'fatal'; readonly failure: Failure };

@@ -1,0 +1,106 @@
+/**
+ * Entry of a slot's thread: finds the job's functions by running its main again, then runs the slot's tasks until
+ * they ended. It lives as long as one deployment; the TaskManager ends it.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { createSnapshotStorage } from '../../checkpoint/storage/file-checkpoint-storage.js';
+import { rebuildFunctions } from '../api/rebuild.js';
+import type { Env } from '../base/env.js';
+import { invariant } from '../base/assert.js';
+import { MillraceError, toFailure } from '../base/errors.js';
+import type { LogFields } from '../base/logger.js';
+import { MetricRegistry } from '../base/metrics.js';
+import { createLogger } from '../base/pino-logger.js';
+import { SystemClock } from '../base/system-clock.js';
+import { SystemRandom } from '../base/system-random.js';
+import { attachChannels } from '../network/slot-channels.js';
+import type { SlotCommand } from '../task/slot-api.js';
+import { createSlotLoop } from '../task/slot-loop.js';
+import type { TaskContext } from '../task/slot-ports.js';
+import { SlotRuntime } from '../task/slot-runtime.js';
+import { captureConsole } from './slot-console.js';
+import { createMemoryCheck } from './slot-memory.js';
+import type { SlotWorkerData, SlotWorkerMessage } from './slot-worker-protocol.js';
+
+invariant(parentPort !== null, 'slot-worker.js is the entry of a worker thread');
+const port = parentPort;
+const { deployment, slotIndex, bundlePath, channels, options } = workerData as SlotWorkerData;
+const { jobId, jobGraph } = deployment;
+
+/** Whose code runs; undefined while main does. */
+let task: TaskContext | undefined;
+
+const env: Env = {
+  clock: new SystemClock(),
+  random: new SystemRandom(),
+  metrics: new MetricRegistry(),
+  log: createLogger(options.log).child({ jobId, slot: slotIndex }),
+};
+
+function send(message: SlotWorkerMessage): void {
+  port.postMessage(message);
+}
+
+function fieldsOfTask(): LogFields {
+  return task === undefined
+    ? { phase: 'main' }
+    : { vertex: task.vertexName, subtask: task.subtaskIndex, attempt: task.attemptId };
+}
+
+/** Of code nobody awaits: a timer of the user's, a rejected promise. Nobody knows what it leaves behind. */
+function onUncaught(cause: unknown): void {
+  const message = cause instanceof Error ? cause.message : String(cause);
+  const error = new MillraceError('USER_FUNCTION', `uncaught in the slot's thread: ${message}`, {
+    cause,
+  });
+  send({ kind: 'fatal', failure: toFailure(error) });
+}
+
+async function run(): Promise<void> {
+  process.setSourceMapsEnabled(true);
+  captureConsole(env.log, fieldsOfTask);
+  // Commands that come while main runs wait here; the port also keeps the thread alive.
+  const early: SlotCommand[] = [];
+  let handle = (command: SlotCommand): void => {
+    early.push(command);
+  };
+  port.on('message', (command: SlotCommand) => {
+    handle(command);
+  });
+  const functions = await rebuildFunctions({
+    bundlePath,
+    jobGraph,
+    timeoutMs: options.mainTimeoutMs,
+    env,
+  });
+  process.on('uncaughtException', onUncaught);
+  const runtime = new SlotRuntime(
+    env,
+    {
+      functions,
+      storage: createSnapshotStorage(
+        deployment.checkpointDirectory,
+        deployment.epochLabel,
+        options.smallStateThresholdBytes,
+      ),
+      channels: attachChannels(channels),
+      report: send,
+      loop: createSlotLoop(env.clock),
+    },
+    {
+      checkMemory: createMemoryCheck(env.clock, options.slotMemoryBytes),
+      withTaskContext: (next) => {
+        task = next;
+      },
+    },
+  );
+  runtime.deploy(deployment);
+  handle = (command) => {
+    runtime.command(command);
+  };
+  for (const command of early) handle(command);
+}
+
+run().catch((error: unknown) => {
+  send({ kind: 'fatal', failure: toFailure(error) });
+});
