@@ -21,6 +21,9 @@ export const errorCodes = {
   ABORTED: entry('never', 'system', 'the operation was cancelled by its caller'),
   TIMEOUT: entry('backoff', 'external', 'no answer within the bound'),
   CONFIG: entry('never', 'user', 'the configuration has an unknown key or an ill-typed value'),
+  REQUEST_INVALID: entry('never', 'user', 'a REST request is malformed or too large'),
+  NOT_FOUND: entry('never', 'user', 'a REST path or what it names does not exist'),
+  UNAUTHORIZED: entry('never', 'user', 'a REST request lacks the token or comes from a foreign site'),
   PORT_IN_USE: entry('never', 'external', 'another process listens on the port'),
 
   ETCD_MISSING: entry('never', 'external', 'the etcd program is not installed'),
@@ -33,6 +36,7 @@ export const errorCodes = {
   CLUSTER_MISMATCH: entry('never', 'user', 'two clusters share one id, or HA data and storage belong to different clusters'),
   CLUSTER_NOT_FOUND: entry('never', 'user', 'no local cluster, or no process of it, has this name'),
   CLUSTER_START: entry('never', 'external', 'a local cluster could not be started'),
+  DRILL_FAILED: entry('never', 'system', 'a drill found that something did not hold'),
   NO_LEADER: entry('backoff', 'system', 'no JobManager leads right now; one is elected within the lease'),
   STALE_EPOCH: entry('never', 'system', 'the message belongs to an older leadership or attempt'),
 
@@ -65,6 +69,7 @@ export const errorCodes = {
   CHECKPOINT_CORRUPT: entry('never', 'external', 'checkpoint data is damaged or was changed'),
   CHECKPOINT_INCOMPATIBLE: entry('never', 'user', 'the state does not fit the job it is restored into'),
   CHECKPOINT_STORAGE: entry('backoff', 'external', 'checkpoint storage cannot be read or written'),
+  COMMIT_FAILED: entry('backoff', 'external', 'a sink could not commit its output within its tries; nothing is lost'),
   COMMITTABLE_LOST: entry('never', 'external', 'pending output of a sink is neither pending nor committed'),
 
   FILE_NOT_FOUND: entry('never', 'user', 'an input file or directory does not exist'),

@@ -27,13 +27,14 @@ export class SplitWatermarks {
   #lastId: string | undefined;
   #last: SplitProgress | undefined;
   #watermark = MIN_WATERMARK;
-  #createdAt: number;
+  /** When any split was last known to have had records, or the start. */
+  #activeAt: number;
   #isIdle = false;
 
   constructor(options: WatermarkGeneratorOptions, now: number) {
     this.#bound = options.outOfOrdernessMs + 1;
     this.#idlenessMs = options.idlenessMs;
-    this.#createdAt = now;
+    this.#activeAt = now;
   }
 
   /** All splits (or, without any, the subtask itself) have been silent for the idleness timeout. */
@@ -41,11 +42,11 @@ export class SplitWatermarks {
     return this.#isIdle;
   }
 
-  onEvent(splitId: string, timestamp: number, now: number): void {
+  onEvent(splitId: string, timestamp: number): void {
     let split = this.#last;
     if (splitId !== this.#lastId || split === undefined) {
       split = this.#splits.get(splitId);
-      if (split === undefined) split = this.#add(splitId, MIN_WATERMARK, now);
+      if (split === undefined) split = this.#add(splitId, MIN_WATERMARK, this.#activeAt);
       this.#lastId = splitId;
       this.#last = split;
     }
@@ -65,7 +66,7 @@ export class SplitWatermarks {
   checkIdleness(now: number): void {
     if (this.#idlenessMs === undefined) return;
     let hasActive = false;
-    let latest = this.#createdAt;
+    let latest = this.#activeAt;
     for (const split of this.#splits.values()) {
       if (split.isFresh) {
         split.isFresh = false;
@@ -76,13 +77,13 @@ export class SplitWatermarks {
       hasActive ||= !split.isIdle;
       latest = Math.max(latest, split.activeAt);
     }
-    this.#createdAt = latest;
+    this.#activeAt = latest;
     this.#isIdle = !hasActive && now - latest >= this.#idlenessMs;
   }
 
   /** Records could not come (back-pressure): silence up to now does not count. */
   excuseSilence(now: number): void {
-    this.#createdAt = now;
+    this.#activeAt = now;
     for (const split of this.#splits.values()) split.activeAt = now;
   }
 

@@ -5,6 +5,8 @@ import { TimeWindow, windowStart } from './window.js';
 export interface WindowAssigner {
   /** Constructor-like name for people and graphs. */
   readonly name: string;
+  /** Name and parameters: windows in a checkpoint fit only an assigner of the same description. */
+  readonly description: string;
   assign(timestamp: number): TimeWindow;
 }
 
@@ -36,6 +38,10 @@ export class TumblingEventTimeWindows implements WindowAssigner {
       throw new RangeError(`the window offset ${offsetMs} ms is not below the size ${sizeMs} ms`);
     }
     return new TumblingEventTimeWindows(sizeMs, offsetMs);
+  }
+
+  get description(): string {
+    return `${this.name}(${this.sizeMs} ms, offset ${this.offsetMs} ms)`;
   }
 
   assign(timestamp: number): TimeWindow {
