@@ -19,6 +19,7 @@ import { createLogger, type LogLevel } from '../lib/base/pino-logger.js';
 import { SystemClock } from '../lib/base/system-clock.js';
 import { SystemRandom } from '../lib/base/system-random.js';
 import { exitCodeOf, exitCodes } from './exit-codes.js';
+import { faultFromEnvironment } from './fault-point.js';
 
 export interface ProcessContext {
   readonly config: Configuration;
@@ -102,6 +103,7 @@ function openProcess(
     random: new SystemRandom(),
     metrics: new MetricRegistry(),
     log: createLogger(log),
+    ...faultFromEnvironment(process.env),
   };
   env.log.info(
     {

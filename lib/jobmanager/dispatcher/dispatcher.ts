@@ -243,6 +243,8 @@ export class Dispatcher implements ClientGateway, Closeable {
       archive: encodeArchive(archive),
       finishedAt: this.#env.clock.wallTime(),
     };
+    // Fault: job.finished
+    this.#env.fault?.('job.finished');
     await this.#writeResult(result, archive);
     this.#registry.run('close a job master', master.close());
     await this.#cleanUp(result, graph);
@@ -336,8 +338,9 @@ export class Dispatcher implements ClientGateway, Closeable {
       desired: 'RUNNING',
       submittedAt: this.#env.clock.wallTime(),
     };
-    // Fault: job-submitted
     await this.#deps.leadership.jobs.put(stored);
+    // Fault: job.submitted
+    this.#env.fault?.('job.submitted');
     this.#env.log.info({ event: 'job.submitted', jobId, name }, 'job submitted');
     await this.#startJob(stored, graph);
   }

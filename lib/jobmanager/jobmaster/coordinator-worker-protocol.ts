@@ -1,0 +1,14 @@
+import type { LoggerOptions } from '../../base/pino-logger.js';
+import type { Failure } from '../../base/errors.js';
+import type { JobGraph } from '../../graph/job-graph.js';
+import type { CoordinatorReply } from './coordinator-host.js';
+
+export interface CoordinatorWorkerData {
+  readonly jobGraph: JobGraph;
+  readonly bundlePath: string;
+  readonly mainTimeoutMs: number;
+  readonly log: LoggerOptions;
+}
+
+export type CoordinatorWorkerMessage =
+  CoordinatorReply | { readonly kind: 'fatal'; readonly failure: Failure };
