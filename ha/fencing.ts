@@ -95,6 +95,8 @@ export class FencedWriter {
             maybeWritten = true;
             metrics.counter('unknownOutcomes').inc();
           } else if (!hasCode(error, 'ETCD_UNAVAILABLE')) {
+            // Refused now, but an earlier try may have been committed.
+            if (maybeWritten && (await this.#wasWritten(request))) return { committed: true };
             throw error;
           }
           failure = error;
@@ -166,6 +168,17 @@ export class FencedWriter {
     const current = new Map<string, KvEntry>();
     for (const entry of read) if (entry !== undefined) current.set(entry.key, entry);
     return { committed: false, current };
+  }
+
+  async #wasWritten(request: FencedRequest): Promise<boolean> {
+    const then = (request.read ?? []).map((key) => ({ op: 'get' as const, key }));
+    const { results } = await this.#kv.txn({ compare: [], then });
+    return results.some(
+      (part) =>
+        part.op === 'get' &&
+        request.writeId !== undefined &&
+        writeIdOf(part.entries[0]) === request.writeId,
+    );
   }
 
   #throwIfOver(maybeWritten: boolean): void {

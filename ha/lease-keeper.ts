@@ -158,6 +158,9 @@ export class LeaseKeeper implements Closeable {
       const call = this.#kv.keepAliveOnce(leaseId, { timeoutMs });
       const ttlMs = await withTimeout(this.#env.clock, 2 * timeoutMs, 'a lease renewal', call);
       this.#failures = 0;
+      // How far from suspension the lease was: negative when overdue.
+      const slackMs = this.#machine.validUntil - this.#env.clock.now();
+      if (Number.isFinite(slackMs)) this.#env.metrics.gauge('leaseSlackMs').set(slackMs);
       this.#step({ type: 'renewed', ttlMs, sentAt });
     } catch (error) {
       this.#noteFailure('lease renewal failed', error);

@@ -2,9 +2,10 @@ import { createServer } from 'node:net';
 import t, { type Test } from 'tap';
 import { Etcd3 } from 'etcd3';
 import type { MillraceError } from '../../lib/base/errors.js';
-import type { JobManagerId } from '../../lib/base/ids.js';
+import type { JobId, JobManagerId } from '../../lib/base/ids.js';
 import { EtcdKvStore } from '../../ha/etcd/etcd-kv-store.js';
 import { createHighAvailability } from '../../ha/index.js';
+import { Keys } from '../../ha/keys.js';
 import { encodeText, type KvStore } from '../../ha/kv-store.js';
 import { LeaseKeeper } from '../../ha/lease-keeper.js';
 import { StateWatch } from '../../ha/state-watch.js';
@@ -242,3 +243,30 @@ t.test(
     t.equal(contender.current?.mayAct(), true);
   },
 );
+
+t.test('a write to a member that hangs may have happened; a fenced one happens once', async (t) => {
+  const etcd = await TestEtcd.start(t);
+  const kv = new EtcdKvStore(testEnv(), { endpoints: etcd.endpoints, tryTimeoutMs: 300 });
+  t.teardown(() => kv.close());
+  const contender = await leader(t, kv);
+  const { jobs } = contender.current!;
+  const job = {
+    jobId: 'a'.repeat(32) as JobId,
+    submissionId: 's',
+    name: 'a job',
+    graph: encodeText('graph'),
+    desired: 'RUNNING',
+    submittedAt: 1,
+  } as const;
+  etcd.members[0]!.pause();
+  const plain = errorOf(put(kv, '/plain', '1'));
+  const fenced = jobs.put(job);
+  t.equal((await plain)?.code, 'UNKNOWN_OUTCOME');
+  await sleep(500);
+  etcd.members[0]!.resume();
+  await fenced;
+  t.same(await jobs.list(), [job.jobId]);
+  const spec = await kv.get(new Keys('faults').spec(job.jobId));
+  t.equal(spec?.version, 1);
+  t.same(contender.events, ['granted'], 'the hang was shorter than the lease');
+});
