@@ -6,6 +6,8 @@
 
 export interface SinkContext {
   readonly jobId: string;
+  /** A chain may have several sinks: with the attempt it makes names unique. */
+  readonly operatorId: string;
   readonly subtaskIndex: number;
   readonly parallelism: number;
   readonly generation: number;

@@ -1,0 +1,112 @@
+/** The TypeScript compiler on one job file; entry of the worker that type-check.ts starts. */
+import { existsSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { parentPort, workerData } from 'node:worker_threads';
+import ts from 'typescript';
+import { packageRoot } from './package-root.js';
+import type { TypeCheckRequest, TypeProblem } from './type-check.js';
+
+/** With the job's own tsconfig.json if there is one, else strictly. Synchronous and slow. */
+function findTypeProblems(file: string, workingDirectory: string): TypeProblem[] {
+  const { options, problems } = compilerOptions(file);
+  const program = ts.createProgram([file], options);
+  const diagnostics = [
+    ...problems,
+    ...program.getOptionsDiagnostics(),
+    ...program.getSyntacticDiagnostics(),
+    ...program.getSemanticDiagnostics(),
+  ];
+  return diagnostics
+    .filter(({ category }) => category === ts.DiagnosticCategory.Error)
+    .map((diagnostic) => describe(diagnostic, workingDirectory));
+}
+
+function compilerOptions(file: string): {
+  options: ts.CompilerOptions;
+  problems: readonly ts.Diagnostic[];
+} {
+  const configFile = ts.findConfigFile(dirname(file), (path) => existsSync(path));
+  const problems: ts.Diagnostic[] = [];
+  let own: ts.CompilerOptions = {
+    strict: true,
+    target: ts.ScriptTarget.ES2023,
+    lib: ['lib.es2023.d.ts'],
+    module: ts.ModuleKind.NodeNext,
+    moduleResolution: ts.ModuleResolutionKind.NodeNext,
+    allowImportingTsExtensions: true,
+  };
+  if (configFile !== undefined) {
+    const read = ts.readConfigFile(configFile, (path) => ts.sys.readFile(path));
+    if (read.error !== undefined) problems.push(read.error);
+    // The files of the project are not the job's: only the options matter.
+    const host: ts.ParseConfigHost = { ...ts.sys, readDirectory: () => [] };
+    own = ts.parseJsonConfigFileContent(read.config, host, dirname(configFile)).options;
+  }
+  return { options: { ...withoutOutput(own), ...forced(own) }, problems };
+}
+
+/** What concerns output would only get in the way: rootDir would even lead `millrace` to its sources. */
+function withoutOutput(options: ts.CompilerOptions): ts.CompilerOptions {
+  const dropped = new Set([
+    ...[
+      'outDir',
+      'outFile',
+      'rootDir',
+      'rootDirs',
+      'declaration',
+      'declarationDir',
+      'declarationMap',
+    ],
+    ...[
+      'composite',
+      'incremental',
+      'tsBuildInfoFile',
+      'sourceMap',
+      'inlineSourceMap',
+      'emitDeclarationOnly',
+    ],
+  ]);
+  return Object.fromEntries(Object.entries(options).filter(([key]) => !dropped.has(key)));
+}
+
+function forced(own: ts.CompilerOptions): ts.CompilerOptions {
+  const root = packageRoot();
+  const types = join(root, 'build/lib');
+  const nodeTypes = nodeTypesFolder(root);
+  return {
+    noEmit: true,
+    skipLibCheck: true,
+    // `millrace` is this installation's, whether or not the job's folder has one: as at run time.
+    paths: {
+      ...own.paths,
+      millrace: [join(types, 'index.d.ts')],
+      'millrace/testing': [join(types, 'testing/index.d.ts')],
+    },
+    ...(nodeTypes !== undefined && {
+      typeRoots: [...(own.typeRoots ?? []), nodeTypes],
+      types: own.types ?? ['node'],
+    }),
+  };
+}
+
+/** Node's types of the job's project or, failing that, those that came with this installation. */
+function nodeTypesFolder(root: string): string | undefined {
+  for (let folder = root; ; folder = dirname(folder)) {
+    const candidate = join(folder, 'node_modules/@types');
+    if (existsSync(join(candidate, 'node'))) return candidate;
+    if (dirname(folder) === folder) return undefined;
+  }
+}
+
+function describe(diagnostic: ts.Diagnostic, workingDirectory: string): TypeProblem {
+  const message = `TS${diagnostic.code}: ${ts.flattenDiagnosticMessageText(diagnostic.messageText, '\n    ')}`;
+  const { file, start } = diagnostic;
+  if (file === undefined || start === undefined) return { place: 'tsconfig', message };
+  const { line, character } = file.getLineAndCharacterOfPosition(start);
+  const shown = relative(workingDirectory, file.fileName);
+  const path = shown.startsWith('..') ? file.fileName : shown;
+  return { place: `${path}:${line + 1}:${character + 1}`, message };
+}
+
+const request = workerData as TypeCheckRequest;
+parentPort?.postMessage(findTypeProblems(request.file, request.workingDirectory));
