@@ -31,6 +31,11 @@ export class ChannelWriter {
     this.#maxOverdraftBuffers = maxOverdraftBuffers;
   }
 
+  /** Buffers that wait outside the ring. */
+  get overdraftBuffers(): number {
+    return this.#overdraftBuffers;
+  }
+
   /** NETWORK when the way to the consumer broke. A consumer that failed by itself is not our failure. */
   get failure(): MillraceError | undefined {
     if (this.ring.consumerState !== 'failed') return undefined;
