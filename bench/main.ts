@@ -5,9 +5,14 @@ const benches = ['startup', 'throughput', 'failover'] as const;
 const [name] = process.argv.slice(2);
 
 if (name === '--help' || name === '-h') {
-  console.log(`npm run bench -- [${benches.join(' | ')}] [--rounds N]\n\nEvery benchmark starts its own cluster and prints medians; see bench/README.md.`);
+  console.log(
+    `npm run bench -- [${benches.join(' | ')}] [--rounds N]\n\nEvery benchmark starts its own cluster and prints medians; see bench/README.md.`,
+  );
 } else {
-  const chosen = benches.filter((bench) => name === undefined || name.startsWith('-') || bench === name);
-  if (chosen.length === 0) throw new MillraceError('CONFIG', `no benchmark '${name ?? ''}': one of ${benches.join(', ')}`);
+  const chosen = benches.filter(
+    (bench) => name === undefined || name.startsWith('-') || bench === name,
+  );
+  if (chosen.length === 0)
+    throw new MillraceError('CONFIG', `no benchmark '${name ?? ''}': one of ${benches.join(', ')}`);
   for (const bench of chosen) await import(new URL(`${bench}.js`, import.meta.url).href);
 }

@@ -9,7 +9,10 @@ import { parseArgs } from 'node:util';
 import { AccessLogRun } from '../bin/drills/access-log-run.js';
 import { formatSpread, spread, startCluster } from './support.js';
 
-const { values: options } = parseArgs({ options: { rounds: { type: 'string', default: '5' } }, allowPositionals: true });
+const { values: options } = parseArgs({
+  options: { rounds: { type: 'string', default: '5' } },
+  allowPositionals: true,
+});
 const rounds = Number(options.rounds);
 
 function residentMb(pid: number): number {
@@ -32,16 +35,30 @@ for (let round = 1; round <= rounds; round += 1) {
     if (role === 'taskmanager') taskManager.push(residentMb(pid));
   }
   const runAt = Date.now();
-  const run = await AccessLogRun.submit(cluster, { rate: 1000, parallelism: 2, settings: { 'execution.checkpointing.interval': '200 ms' } });
+  const run = await AccessLogRun.submit(cluster, {
+    rate: 1000,
+    parallelism: 2,
+    settings: { 'execution.checkpointing.interval': '200 ms' },
+  });
   while (run.committedFiles().length === 0) await sleep(5);
   firstOutput.push(Date.now() - runAt);
   await run.close();
   await cluster.stop();
   cluster.remove();
-  console.error(`round ${String(round)}: ready ${String(ready.at(-1))} ms, first output ${String(firstOutput.at(-1))} ms`);
+  console.error(
+    `round ${String(round)}: ready ${String(ready.at(-1))} ms, first output ${String(firstOutput.at(-1))} ms`,
+  );
 }
 
-console.log(`cluster start -> ready (3 etcd, 3 JobManagers, 2 TaskManagers)   ${formatSpread(spread(ready), 'ms')}`);
-console.log(`run -> first committed output (bundling and capture included)    ${formatSpread(spread(firstOutput), 'ms')}`);
-console.log(`idle resident memory of a JobManager                             ${formatSpread(spread(jobManager), 'MB')}`);
-console.log(`idle resident memory of a TaskManager with 2 slots               ${formatSpread(spread(taskManager), 'MB')}`);
+console.log(
+  `cluster start -> ready (3 etcd, 3 JobManagers, 2 TaskManagers)   ${formatSpread(spread(ready), 'ms')}`,
+);
+console.log(
+  `run -> first committed output (bundling and capture included)    ${formatSpread(spread(firstOutput), 'ms')}`,
+);
+console.log(
+  `idle resident memory of a JobManager                             ${formatSpread(spread(jobManager), 'MB')}`,
+);
+console.log(
+  `idle resident memory of a TaskManager with 2 slots               ${formatSpread(spread(taskManager), 'MB')}`,
+);

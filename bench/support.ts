@@ -32,7 +32,10 @@ export function startCluster(options: BenchClusterOptions = {}): Promise<LocalCl
   });
 }
 
-export async function withCluster<T>(options: BenchClusterOptions, work: (cluster: LocalCluster) => Promise<T>): Promise<T> {
+export async function withCluster<T>(
+  options: BenchClusterOptions,
+  work: (cluster: LocalCluster) => Promise<T>,
+): Promise<T> {
   const cluster = await startCluster(options);
   try {
     return await work(cluster);
@@ -50,7 +53,10 @@ export interface BenchJob {
   readonly settings?: Readonly<Record<string, string>>;
 }
 
-export async function submit(client: RestClient, { job, args = [], parallelism, settings = {} }: BenchJob): Promise<JobId> {
+export async function submit(
+  client: RestClient,
+  { job, args = [], parallelism, settings = {} }: BenchJob,
+): Promise<JobId> {
   const random = new SystemRandom();
   const prepared = await prepareJob(join(packageRoot, 'bench/jobs', `${job}.ts`), {
     args,
@@ -60,22 +66,34 @@ export async function submit(client: RestClient, { job, args = [], parallelism, 
     random,
     clock: new SystemClock(),
   });
-  const { jobId } = await client.submit({ submissionId: random.hex(32), jobGraph: prepared.jobGraph, bundle: prepared.bundle });
+  const { jobId } = await client.submit({
+    submissionId: random.hex(32),
+    jobGraph: prepared.jobGraph,
+    bundle: prepared.bundle,
+  });
   return jobId;
 }
 
-export async function waitFor<T>(what: string, timeoutMs: number, probe: () => Promise<T | undefined>): Promise<T> {
+export async function waitFor<T>(
+  what: string,
+  timeoutMs: number,
+  probe: () => Promise<T | undefined>,
+): Promise<T> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {
     const found = await probe().catch(() => undefined);
     if (found !== undefined) return found;
-    if (Date.now() > deadline) throw new MillraceError('TIMEOUT', `${what} did not happen within ${String(timeoutMs)} ms`);
+    if (Date.now() > deadline)
+      throw new MillraceError('TIMEOUT', `${what} did not happen within ${String(timeoutMs)} ms`);
     await sleep(5);
   }
 }
 
 export function allRunning(job: JobDetails): boolean {
-  return job.state === 'RUNNING' && job.vertices.every((vertex) => vertex.subtasks.every((subtask) => subtask.status === 'RUNNING'));
+  return (
+    job.state === 'RUNNING' &&
+    job.vertices.every((vertex) => vertex.subtasks.every((subtask) => subtask.status === 'RUNNING'))
+  );
 }
 
 export interface Spread {

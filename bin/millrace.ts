@@ -9,7 +9,9 @@ import { describeError, printError } from './commands/output.js';
 import { registerRun } from './commands/run.js';
 import { exitCodeOf } from './exit-codes.js';
 
-const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+const { version } = JSON.parse(
+  readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
+) as { version: string };
 
 const program = new Command('millrace')
   .description('Stateful stream processing for Node.js, highly available by consensus.')

@@ -8,7 +8,18 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { MillraceError } from '../lib/base/errors.js';
 import { SystemRandom } from '../lib/base/system-random.js';
 import type { Verdict } from '../examples/access-log/verify.js';
-import { bold, describeError, dim, formatElapsed, green, print, printError, printJson, red, table } from './commands/output.js';
+import {
+  bold,
+  describeError,
+  dim,
+  formatElapsed,
+  green,
+  print,
+  printError,
+  printJson,
+  red,
+  table,
+} from './commands/output.js';
 import { AccessLogRun } from './drills/access-log-run.js';
 import { readTakeover, type Takeover } from './drills/timeline.js';
 import { LocalCluster } from './local/local-cluster.js';
@@ -53,7 +64,15 @@ async function main(): Promise<void> {
   const clusterId = `demo-${new SystemRandom().hex(6)}`;
   const began = Date.now();
   const cluster = await LocalCluster.start(
-    { folder: options.dir, clusterId, jobManagers: 3, taskManagers: 2, slotsPerTaskManager: 2, etcd: { members: 3 }, settings: {} },
+    {
+      folder: options.dir,
+      clusterId,
+      jobManagers: 3,
+      taskManagers: 2,
+      slotsPerTaskManager: 2,
+      etcd: { members: 3 },
+      settings: {},
+    },
     step,
   );
   // An interrupted demo leaves nothing behind.
@@ -71,7 +90,9 @@ async function main(): Promise<void> {
     throw error;
   }
   if (options.keep) {
-    print(`the cluster goes on: millrace cluster status --cluster ${clusterId}, millrace cluster stop --cluster ${clusterId}`);
+    print(
+      `the cluster goes on: millrace cluster status --cluster ${clusterId}, millrace cluster stop --cluster ${clusterId}`,
+    );
   } else {
     await cluster.stop(step);
     if (outcome.verdict.exactlyOnce) cluster.remove();
@@ -91,7 +112,9 @@ async function killLeaderMidRun(cluster: LocalCluster): Promise<Outcome> {
     await run.waitUntilUnderway(3);
     const leader = await cluster.leaderName();
     if (leader === undefined) throw new MillraceError('NO_LEADER', 'no JobManager leads');
-    step(`3 checkpoints completed, ${String(run.committedFiles().length)} files committed; killing the leader, ${bold(leader)}`);
+    step(
+      `3 checkpoints completed, ${String(run.committedFiles().length)} files committed; killing the leader, ${bold(leader)}`,
+    );
     const { generation } = await run.details();
     const known = new Set(run.committedFiles());
     const deathAt = Date.now();
@@ -112,13 +135,22 @@ async function killLeaderMidRun(cluster: LocalCluster): Promise<Outcome> {
 }
 
 /** ms from the death to the first file committed under the new leader. */
-async function firstNewFile(run: AccessLogRun, known: ReadonlySet<string>, deathAt: number): Promise<number | undefined> {
-  const watcher = watch(run.outputDirectory, { recursive: true, persistent: false }, () => undefined);
+async function firstNewFile(
+  run: AccessLogRun,
+  known: ReadonlySet<string>,
+  deathAt: number,
+): Promise<number | undefined> {
+  const watcher = watch(
+    run.outputDirectory,
+    { recursive: true, persistent: false },
+    () => undefined,
+  );
   try {
     const deadline = deathAt + 60_000;
     while (Date.now() < deadline) {
       const granted = readTakeover(run.cluster, deathAt, run.jobId).running;
-      const fresh = granted === undefined ? [] : run.committedFiles().filter((file) => !known.has(file));
+      const fresh =
+        granted === undefined ? [] : run.committedFiles().filter((file) => !known.has(file));
       if (fresh.length > 0) return Date.now() - deathAt;
       await sleep(10);
     }
@@ -133,7 +165,8 @@ function report({ takeover, verdict, jobState }: Outcome, cluster: LocalCluster)
     printJson({ takeover, verdict, jobState });
     return;
   }
-  const at = (ms: number | undefined): string => (ms === undefined ? '-' : `${String(Math.round(ms))} ms`);
+  const at = (ms: number | undefined): string =>
+    ms === undefined ? '-' : `${String(Math.round(ms))} ms`;
   print();
   print(bold('Takeover, ms after the death of the leader'));
   print(
@@ -142,7 +175,10 @@ function report({ takeover, verdict, jobState }: Outcome, cluster: LocalCluster)
       [
         ['noticed: its lease ran out in etcd', at(takeover.noticed)],
         [`elected: ${takeover.newLeader ?? 'nobody'}`, at(takeover.elected)],
-        [`job recovered: checkpoint ${String(takeover.restoredCheckpoint ?? '-')}`, at(takeover.recovered)],
+        [
+          `job recovered: checkpoint ${String(takeover.restoredCheckpoint ?? '-')}`,
+          at(takeover.recovered),
+        ],
         ['all tasks running', at(takeover.running)],
         ['first output committed', at(takeover.firstOutput)],
       ],
@@ -150,11 +186,21 @@ function report({ takeover, verdict, jobState }: Outcome, cluster: LocalCluster)
   );
   print();
   print(bold('Committed output against an independent computation'));
-  const row = (name: string, c: Verdict['sessions']): (string | number)[] => [name, c.expectedLines, c.committedLines, c.missing.length, c.unexpected.length, c.pendingFiles.length];
+  const row = (name: string, c: Verdict['sessions']): (string | number)[] => [
+    name,
+    c.expectedLines,
+    c.committedLines,
+    c.missing.length,
+    c.unexpected.length,
+    c.pendingFiles.length,
+  ];
   print(
     table(
       ['', 'EXPECTED', 'COMMITTED', 'MISSING', 'TWICE OR WRONG', 'PENDING FILES'],
-      [row('status codes by the minute', verdict.statusByMinute), row('sessions by client', verdict.sessions)],
+      [
+        row('status codes by the minute', verdict.statusByMinute),
+        row('sessions by client', verdict.sessions),
+      ],
     ),
   );
   print();

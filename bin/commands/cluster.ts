@@ -4,7 +4,17 @@ import { MillraceError } from '../../lib/base/errors.js';
 import { SystemRandom } from '../../lib/base/system-random.js';
 import { loadConfiguration } from '../../config/load.js';
 import { LocalCluster } from '../local/local-cluster.js';
-import { bold, colorState, cyan, dim, formatElapsed, print, printError, printJson, table } from './output.js';
+import {
+  bold,
+  colorState,
+  cyan,
+  dim,
+  formatElapsed,
+  print,
+  printError,
+  printJson,
+  table,
+} from './output.js';
 import { findLocalCluster } from './target.js';
 
 interface StartOptions {
@@ -31,7 +41,10 @@ function count(min: number, max: number): (text: string) => number {
   return (text) => {
     const value = Number(text);
     if (!Number.isInteger(value) || value < min || value > max) {
-      throw new MillraceError('CONFIG', `'${text}' is not a whole number from ${String(min)} to ${String(max)}`);
+      throw new MillraceError(
+        'CONFIG',
+        `'${text}' is not a whole number from ${String(min)} to ${String(max)}`,
+      );
     }
     return value;
   };
@@ -46,10 +59,19 @@ export function registerCluster(program: Command): void {
       .option('--json', 'print one JSON document');
   cluster
     .command('start')
-    .description('start etcd, JobManagers and TaskManagers as processes that go on when this command ends')
-    .option('--cluster <id>', 'name of the cluster (default: a new one; a stopped one is started again with its jobs)')
+    .description(
+      'start etcd, JobManagers and TaskManagers as processes that go on when this command ends',
+    )
+    .option(
+      '--cluster <id>',
+      'name of the cluster (default: a new one; a stopped one is started again with its jobs)',
+    )
     .option('--dir <folder>', 'folder of local clusters', '.millrace')
-    .option('--etcd <urls>', 'use an etcd that runs already: client URLs, separated by commas', (urls: string) => urls.split(','))
+    .option(
+      '--etcd <urls>',
+      'use an etcd that runs already: client URLs, separated by commas',
+      (urls: string) => urls.split(','),
+    )
     .option('--etcd-members <n>', 'etcd members to start', count(1, 7), 3)
     .option('--jobmanagers <n>', 'JobManagers: one leads, the others stand by', count(1, 16), 3)
     .option('--taskmanagers <n>', 'TaskManagers', count(0, 64), 2)
@@ -58,7 +80,11 @@ export function registerCluster(program: Command): void {
     .option('--json', 'print one JSON document')
     .action(start);
   select(cluster.command('status').description('processes, leader and slots')).action(status);
-  select(cluster.command('stop').description('end every process of the cluster; its data stays for the next start'))
+  select(
+    cluster
+      .command('stop')
+      .description('end every process of the cluster; its data stays for the next start'),
+  )
     .option('--remove', "also delete the cluster's folder: logs, etcd data, checkpoints")
     .action(stop);
 }
@@ -84,7 +110,8 @@ async function start(options: StartOptions): Promise<void> {
       jobManagers: options.jobmanagers,
       taskManagers: options.taskmanagers,
       slotsPerTaskManager: options.slots,
-      etcd: options.etcd === undefined ? { members: options.etcdMembers } : { endpoints: options.etcd },
+      etcd:
+        options.etcd === undefined ? { members: options.etcdMembers } : { endpoints: options.etcd },
       settings,
     },
     (line) => {
@@ -108,7 +135,9 @@ async function describe(cluster: LocalCluster): Promise<Record<string, unknown>>
   try {
     const leader = await cluster.leaderName();
     const overview = await client.overview({ waitForLeaderMs: 0 }).catch(() => undefined);
-    const processes = cluster.processes().map(({ role, name, pid, alive }) => ({ role, name, pid, alive, leader: name === leader }));
+    const processes = cluster
+      .processes()
+      .map(({ role, name, pid, alive }) => ({ role, name, pid, alive, leader: name === leader }));
     return {
       clusterId: cluster.clusterId,
       createdAt: cluster.createdAt,
@@ -144,7 +173,11 @@ async function status(options: SelectOptions): Promise<void> {
     print(table(['PROCESS', 'PID', 'STATE', ''], rows));
     if (seen.overview === null) print('no leader answers');
     else {
-      const { 'slots-total': total, 'slots-available': free, 'jobs-running': running } = seen.overview;
+      const {
+        'slots-total': total,
+        'slots-available': free,
+        'jobs-running': running,
+      } = seen.overview;
       print(`${String(free)} of ${String(total)} slots free, ${String(running)} jobs running`);
     }
     print(`REST ${cluster.restAddresses.map((url) => cyan(url)).join('  ')}`);
@@ -159,7 +192,19 @@ async function stop(options: SelectOptions & { readonly remove?: boolean }): Pro
   });
   const left = cluster.processes().filter((one) => one.alive);
   if (options.remove === true) cluster.remove();
-  if (options.json === true) printJson({ clusterId: cluster.clusterId, stopped: left.length === 0, left: left.map((one) => one.pid) });
-  else print(`cluster ${bold(cluster.clusterId)} is stopped${options.remove === true ? ' and removed' : ''}`);
-  if (left.length > 0) throw new MillraceError('TIMEOUT', `still running: ${left.map((one) => `${one.name} (${String(one.pid)})`).join(', ')}`);
+  if (options.json === true)
+    printJson({
+      clusterId: cluster.clusterId,
+      stopped: left.length === 0,
+      left: left.map((one) => one.pid),
+    });
+  else
+    print(
+      `cluster ${bold(cluster.clusterId)} is stopped${options.remove === true ? ' and removed' : ''}`,
+    );
+  if (left.length > 0)
+    throw new MillraceError(
+      'TIMEOUT',
+      `still running: ${left.map((one) => `${one.name} (${String(one.pid)})`).join(', ')}`,
+    );
 }

@@ -4,7 +4,17 @@ import { MillraceError } from '../../lib/base/errors.js';
 import { drills } from '../drills/drills.js';
 import type { DrillReport } from '../drills/drill.js';
 import { runDrill } from '../drills/run-drill.js';
-import { bold, dim, formatElapsed, green, print, printError, printJson, red, table } from './output.js';
+import {
+  bold,
+  dim,
+  formatElapsed,
+  green,
+  print,
+  printError,
+  printJson,
+  red,
+  table,
+} from './output.js';
 
 interface DrillCommandOptions {
   readonly dir: string;
@@ -16,7 +26,10 @@ export function registerDrill(program: Command): void {
   program
     .command('drill')
     .description('rehearse failures: a fresh local cluster, the access-log job, a fault, a verdict')
-    .argument('[names...]', `which drills (default: all): ${drills.map((drill) => drill.name).join(', ')}`)
+    .argument(
+      '[names...]',
+      `which drills (default: all): ${drills.map((drill) => drill.name).join(', ')}`,
+    )
     .option('--list', 'print the drills and what must hold')
     .option('--dir <folder>', 'folder of local clusters', '.millrace')
     .option('--rate <n>', 'lines a second of the 10,000', '1000')
@@ -24,14 +37,28 @@ export function registerDrill(program: Command): void {
     .action(drill);
 }
 
-async function drill(names: readonly string[], options: DrillCommandOptions & { readonly list?: boolean }): Promise<void> {
+async function drill(
+  names: readonly string[],
+  options: DrillCommandOptions & { readonly list?: boolean },
+): Promise<void> {
   if (options.list === true) {
-    if (options.json === true) printJson(drills.map(({ name, fault, mustHold }) => ({ name, fault, mustHold })));
-    else print(table(['DRILL', 'FAULT', 'MUST HOLD'], drills.map((one) => [one.name, one.fault, one.mustHold])));
+    if (options.json === true)
+      printJson(drills.map(({ name, fault, mustHold }) => ({ name, fault, mustHold })));
+    else
+      print(
+        table(
+          ['DRILL', 'FAULT', 'MUST HOLD'],
+          drills.map((one) => [one.name, one.fault, one.mustHold]),
+        ),
+      );
     return;
   }
   const unknown = names.filter((name) => !drills.some((one) => one.name === name));
-  if (unknown.length > 0) throw new MillraceError('CONFIG', `no drill '${unknown.join(', ')}'; 'millrace drill --list' shows all`);
+  if (unknown.length > 0)
+    throw new MillraceError(
+      'CONFIG',
+      `no drill '${unknown.join(', ')}'; 'millrace drill --list' shows all`,
+    );
   const reports: DrillReport[] = [];
   for (const one of drills) {
     if (names.length > 0 && !names.includes(one.name)) continue;
@@ -48,7 +75,11 @@ async function drill(names: readonly string[], options: DrillCommandOptions & { 
   }
   if (options.json === true) printJson(reports);
   const failed = reports.filter((report) => !report.passed);
-  if (failed.length > 0) throw new MillraceError('DRILL_FAILED', `${String(failed.length)} of ${String(reports.length)} drills did not pass: ${failed.map((report) => report.drill).join(', ')}`);
+  if (failed.length > 0)
+    throw new MillraceError(
+      'DRILL_FAILED',
+      `${String(failed.length)} of ${String(reports.length)} drills did not pass: ${failed.map((report) => report.drill).join(', ')}`,
+    );
 }
 
 export function formatReport(report: DrillReport): string {

@@ -4,7 +4,18 @@ import { MillraceError } from '../../lib/base/errors.js';
 import { isGloballyTerminal } from '../../lib/gateway/job-status.js';
 import type { JobDetails, JobSummary } from '../../lib/gateway/client-gateway.js';
 import { parseDuration } from '../../config/option-types.js';
-import { bold, colorState, dim, formatBytes, formatElapsed, formatTime, print, printJson, red, table } from './output.js';
+import {
+  bold,
+  colorState,
+  dim,
+  formatBytes,
+  formatElapsed,
+  formatTime,
+  print,
+  printJson,
+  red,
+  table,
+} from './output.js';
 import { findJob, withClient, withTarget, type TargetOptions } from './target.js';
 import { followJob } from './follow-job.js';
 
@@ -26,7 +37,11 @@ export function registerJobs(program: Command): void {
     .option('-d, --detached', 'do not wait until it is cancelled')
     .option('--json', 'print one JSON document')
     .action(cancel);
-  withTarget(program.command('logs').description("what TaskManagers logged, a job's console output included"))
+  withTarget(
+    program
+      .command('logs')
+      .description("what TaskManagers logged, a job's console output included"),
+  )
     .argument('[job]', 'only lines of this job')
     .option('-n, --lines <n>', 'last lines of each TaskManager', '200')
     .option('--json', 'print the lines as they are in the log (JSON)')
@@ -39,7 +54,8 @@ function runningTasks(job: JobSummary): string {
 
 async function list(options: CommonOptions & { readonly running?: boolean }): Promise<void> {
   const jobs = await withClient(options, (client) => client.jobs());
-  const shown = options.running === true ? jobs.filter((job) => !isGloballyTerminal(job.state)) : jobs;
+  const shown =
+    options.running === true ? jobs.filter((job) => !isGloballyTerminal(job.state)) : jobs;
   if (options.json === true) {
     printJson({ jobs: shown });
     return;
@@ -48,7 +64,14 @@ async function list(options: CommonOptions & { readonly running?: boolean }): Pr
     print("no jobs; submit one with 'millrace run JOB.ts'");
     return;
   }
-  const rows = shown.map((job) => [job.jid, job.name, colorState(job.state), runningTasks(job), formatTime(job['start-time']), formatElapsed(job.duration)]);
+  const rows = shown.map((job) => [
+    job.jid,
+    job.name,
+    colorState(job.state),
+    runningTasks(job),
+    formatTime(job['start-time']),
+    formatElapsed(job.duration),
+  ]);
   print(table(['JOB', 'NAME', 'STATE', 'TASKS', 'STARTED (UTC)', 'DURATION'], rows));
 }
 
@@ -65,14 +88,22 @@ async function status(text: string, options: CommonOptions): Promise<void> {
       printJson({ job, checkpoints, exceptions, leader });
       return;
     }
-    print(`${bold(job.name)}  ${job.jid}  ${colorState(job.state)}${job['status-reason'] === undefined ? '' : `  ${dim(job['status-reason'])}`}`);
-    print(`  started    ${formatTime(job['start-time'])} UTC, ${formatElapsed(job.duration)} ago, generation ${String(job.generation)}`);
+    print(
+      `${bold(job.name)}  ${job.jid}  ${colorState(job.state)}${job['status-reason'] === undefined ? '' : `  ${dim(job['status-reason'])}`}`,
+    );
+    print(
+      `  started    ${formatTime(job['start-time'])} UTC, ${formatElapsed(job.duration)} ago, generation ${String(job.generation)}`,
+    );
     print(`  leader     ${leader.jobManagerId} (epoch ${job.epoch})  ${leader.restAddress}`);
     const { restored, completed } = checkpoints.latest;
-    print(`  restored   ${restored === undefined ? 'from nothing: started afresh' : `checkpoint ${String(restored.id)} at ${formatTime(restored.restore_timestamp)} UTC from ${restored.external_path}`}`);
+    print(
+      `  restored   ${restored === undefined ? 'from nothing: started afresh' : `checkpoint ${String(restored.id)} at ${formatTime(restored.restore_timestamp)} UTC from ${restored.external_path}`}`,
+    );
     print(
       `  checkpoint ${completed === undefined ? 'none completed under this leader' : `${String(completed.id)} at ${formatTime(completed.trigger_timestamp)} UTC, ${formatBytes(completed.state_size)}, ${formatElapsed(completed.end_to_end_duration)}`}` +
-        dim(` (${String(checkpoints.counts.completed)} completed, ${String(checkpoints.counts.failed)} failed)`),
+        dim(
+          ` (${String(checkpoints.counts.completed)} completed, ${String(checkpoints.counts.failed)} failed)`,
+        ),
     );
     print();
     print(vertexTable(job));
@@ -97,15 +128,25 @@ function vertexTable(job: JobDetails): string {
   return table(['TASK', 'P', 'STATE', 'RECORDS IN', 'OUT', 'TASKMANAGERS'], rows);
 }
 
-async function cancel(text: string, options: CommonOptions & { readonly detached?: boolean }): Promise<void> {
+async function cancel(
+  text: string,
+  options: CommonOptions & { readonly detached?: boolean },
+): Promise<void> {
   await withClient(options, async (client) => {
     const { jid, name } = await findJob(client, text);
     await client.cancel(jid);
-    const result = options.detached === true ? undefined : await followJob(client, jid, { timeoutMs: parseDuration(options.timeout) });
+    const result =
+      options.detached === true
+        ? undefined
+        : await followJob(client, jid, { timeoutMs: parseDuration(options.timeout) });
     const state = result?.state ?? 'CANCELLING';
     if (options.json === true) printJson({ jobid: jid, state });
     else print(`${name} ${jid} ${colorState(state)}`);
-    if (result !== undefined && result.state !== 'CANCELED') throw new MillraceError('CONFLICT', `the job ended ${result.state} before it could be cancelled`);
+    if (result !== undefined && result.state !== 'CANCELED')
+      throw new MillraceError(
+        'CONFLICT',
+        `the job ended ${result.state} before it could be cancelled`,
+      );
   });
 }
 
@@ -120,18 +161,32 @@ interface LogLine {
   readonly err?: { readonly message?: string; readonly code?: string };
 }
 
-async function logs(text: string | undefined, options: CommonOptions & { readonly lines: string }): Promise<void> {
+async function logs(
+  text: string | undefined,
+  options: CommonOptions & { readonly lines: string },
+): Promise<void> {
   await withClient(options, async (client) => {
     const jobId = text === undefined ? undefined : (await findJob(client, text)).jid;
     const taskManagers = await client.taskManagers();
     const request = { maxLines: Number(options.lines), ...(jobId !== undefined && { jobId }) };
     const all = await Promise.all(
-      taskManagers.map(async ({ id }) => (await client.taskManagerLog(id, request)).map((line) => ({ id, line, parsed: parseLine(line) }))),
+      taskManagers.map(async ({ id }) =>
+        (await client.taskManagerLog(id, request)).map((line) => ({
+          id,
+          line,
+          parsed: parseLine(line),
+        })),
+      ),
     );
-    const lines = all.flat().sort((a, b) => (a.parsed?.time ?? '').localeCompare(b.parsed?.time ?? ''));
+    const lines = all
+      .flat()
+      .sort((a, b) => (a.parsed?.time ?? '').localeCompare(b.parsed?.time ?? ''));
     for (const { id, line, parsed } of lines) {
       if (options.json === true || parsed === undefined) print(line);
-      else print(`${dim(parsed.time ?? '')} ${dim(id)} ${levelName(parsed)} ${origin(parsed)}${parsed.msg ?? ''}${parsed.err === undefined ? '' : `: ${parsed.err.message ?? ''}`}`);
+      else
+        print(
+          `${dim(parsed.time ?? '')} ${dim(id)} ${levelName(parsed)} ${origin(parsed)}${parsed.msg ?? ''}${parsed.err === undefined ? '' : `: ${parsed.err.message ?? ''}`}`,
+        );
     }
   });
 }

@@ -16,13 +16,29 @@ export function printJson(value: unknown): void {
   print(JSON.stringify(value, null, 2));
 }
 
-export function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
+export function table(
+  head: readonly string[],
+  rows: readonly (readonly (string | number)[])[],
+): string {
   const out = new Table({
     head: head.map((title) => colors.bold(title)),
     style: { head: [], border: [], compact: true, 'padding-left': 0, 'padding-right': 2 },
     chars: {
-      top: '', 'top-mid': '', 'top-left': '', 'top-right': '', bottom: '', 'bottom-mid': '', 'bottom-left': '', 'bottom-right': '',
-      left: '', 'left-mid': '', mid: '', 'mid-mid': '', right: '', 'right-mid': '', middle: '',
+      top: '',
+      'top-mid': '',
+      'top-left': '',
+      'top-right': '',
+      bottom: '',
+      'bottom-mid': '',
+      'bottom-left': '',
+      'bottom-right': '',
+      left: '',
+      'left-mid': '',
+      mid: '',
+      'mid-mid': '',
+      right: '',
+      'right-mid': '',
+      middle: '',
     },
   });
   for (const row of rows) out.push(row.map(String));
@@ -31,7 +47,8 @@ export function table(head: readonly string[], rows: readonly (readonly (string 
 
 /** RUNNING in green, FAILED in red: only on a terminal (picocolors decides). */
 export function colorState(state: string): string {
-  if (state === 'RUNNING' || state === 'FINISHED' || state === 'COMPLETED' || state === 'ACTIVE') return colors.green(state);
+  if (state === 'RUNNING' || state === 'FINISHED' || state === 'COMPLETED' || state === 'ACTIVE')
+    return colors.green(state);
   if (state === 'FAILED' || state === 'CANCELED') return colors.red(state);
   return colors.yellow(state);
 }
@@ -39,7 +56,12 @@ export function colorState(state: string): string {
 export const { bold, dim, green, red, yellow, cyan } = colors;
 
 export function formatTime(ms: number): string {
-  return ms > 0 ? new Date(ms).toISOString().replace('T', ' ').replace(/\.\d+Z$/, '') : '-';
+  return ms > 0
+    ? new Date(ms)
+        .toISOString()
+        .replace('T', ' ')
+        .replace(/\.\d+Z$/, '')
+    : '-';
 }
 
 export function formatElapsed(ms: number): string {
@@ -47,7 +69,9 @@ export function formatElapsed(ms: number): string {
   const s = Math.floor(ms / 1000);
   if (s < 60) return `${(ms / 1000).toFixed(1)} s`;
   const parts = [Math.floor(s / 3600), Math.floor((s % 3600) / 60), s % 60];
-  return parts[0] === 0 ? `${String(parts[1])}m ${String(parts[2])}s` : `${String(parts[0])}h ${String(parts[1])}m`;
+  return parts[0] === 0
+    ? `${String(parts[1])}m ${String(parts[2])}s`
+    : `${String(parts[0])}h ${String(parts[1])}m`;
 }
 
 export function formatBytes(bytes: number): string {
@@ -71,9 +95,12 @@ const advice = {
 /** What happened, why, and what to do: never a bare stack trace. */
 export function describeError(error: unknown, verbose: boolean): string {
   const failure = toFailure(error);
-  const lines = [`${colors.red('error')}${failure.code === undefined ? '' : ` ${failure.code}`}: ${failure.message}`];
+  const lines = [
+    `${colors.red('error')}${failure.code === undefined ? '' : ` ${failure.code}`}: ${failure.message}`,
+  ];
   const root = rootCause(failure);
-  if (root !== failure && !failure.message.includes(root.message)) lines.push(`  caused by ${root.name}: ${root.message}`);
+  if (root !== failure && !failure.message.includes(root.message))
+    lines.push(`  caused by ${root.name}: ${root.message}`);
   if (failure.retry !== undefined) lines.push(colors.dim(`  ${advice[failure.retry]}`));
   const isOurBug = !(error instanceof MillraceError) || error.code === 'INVARIANT';
   if ((verbose || isOurBug) && failure.stack !== undefined) lines.push(colors.dim(failure.stack));

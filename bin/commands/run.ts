@@ -12,7 +12,16 @@ import type { RestClient } from '../../lib/rest/rest-client.js';
 import { runBundleLocally } from '../../lib/testing/local-executor.js';
 import { checkedSettings } from './cluster.js';
 import { followJob, type JobProgress } from './follow-job.js';
-import { bold, colorState, dim, formatElapsed, print, printError, printJson, table } from './output.js';
+import {
+  bold,
+  colorState,
+  dim,
+  formatElapsed,
+  print,
+  printError,
+  printJson,
+  table,
+} from './output.js';
 import { withClient, withTarget, type TargetOptions } from './target.js';
 
 interface JobOptions {
@@ -41,7 +50,11 @@ function withJob(command: Command): Command {
     .option('-p, --parallelism <n>', 'parallelism of operators that do not set their own')
     .option('-D, --define <key=value>', 'a setting of the job; may be repeated', collect)
     .option('--name <name>', 'name of the job, when execute() gives none')
-    .option('--env <name>', "an environment variable the job's main reads; may be repeated", collect)
+    .option(
+      '--env <name>',
+      "an environment variable the job's main reads; may be repeated",
+      collect,
+    )
     .option('--no-type-check', 'submit without type-checking')
     .option('--json', 'print one JSON document');
 }
@@ -54,12 +67,19 @@ export function registerRun(program: Command): void {
     .option('-t, --target <target>', 'remote: a cluster; local: this process', 'remote')
     .option('--shutdown-on-attached-exit', 'cancel the job when this command is interrupted')
     .action(run);
-  withJob(program.command('info').description("print a job's plan without running it")).action(info);
+  withJob(program.command('info').description("print a job's plan without running it")).action(
+    info,
+  );
 }
 
-async function prepare(file: string, args: readonly string[], options: JobOptions): Promise<PreparedJob> {
+async function prepare(
+  file: string,
+  args: readonly string[],
+  options: JobOptions,
+): Promise<PreparedJob> {
   const settings = checkedSettings(options.define);
-  if (options.parallelism !== undefined) Object.assign(settings, checkedSettings([`parallelism.default=${options.parallelism}`]));
+  if (options.parallelism !== undefined)
+    Object.assign(settings, checkedSettings([`parallelism.default=${options.parallelism}`]));
   const declared = options.env ?? [];
   return prepareJob(file, {
     args,
@@ -70,7 +90,10 @@ async function prepare(file: string, args: readonly string[], options: JobOption
     clock: new SystemClock(),
     ...(options.name !== undefined && { name: options.name }),
     ...(options.fromCheckpoint !== undefined && {
-      restore: { path: options.fromCheckpoint, allowNonRestoredState: options.allowNonRestoredState === true },
+      restore: {
+        path: options.fromCheckpoint,
+        allowNonRestoredState: options.allowNonRestoredState === true,
+      },
     }),
     onWarning: (warning) => {
       printError(`warning: ${warning}`);
@@ -83,13 +106,21 @@ async function run(file: string, args: readonly string[], options: RunOptions): 
     await runLocally(file, args, options);
     return;
   }
-  if (options.target !== 'remote') throw new MillraceError('CONFIG', `unknown target '${options.target}': one of remote, local`);
+  if (options.target !== 'remote')
+    throw new MillraceError('CONFIG', `unknown target '${options.target}': one of remote, local`);
   const { jobGraph, bundle } = await prepare(file, args, options);
   await withClient(options, async (client) => {
-    const { jobId } = await client.submit({ submissionId: new SystemRandom().hex(32), jobGraph, bundle });
+    const { jobId } = await client.submit({
+      submissionId: new SystemRandom().hex(32),
+      jobGraph,
+      bundle,
+    });
     if (options.detached === true) {
       if (options.json === true) printJson({ jobid: jobId });
-      else print(`submitted ${bold(jobGraph.name)} as ${jobId}; follow it with 'millrace status ${jobId.slice(0, 8)}'`);
+      else
+        print(
+          `submitted ${bold(jobGraph.name)} as ${jobId}; follow it with 'millrace status ${jobId.slice(0, 8)}'`,
+        );
       return;
     }
     printError(`submitted ${bold(jobGraph.name)} as ${jobId}`);
@@ -103,7 +134,11 @@ async function attach(client: RestClient, jobId: JobId, options: RunOptions): Pr
     interrupted.abort();
   });
   const report = progressReporter();
-  const result = await followJob(client, jobId, { signal: interrupted.signal, pollMs: 500, onProgress: report });
+  const result = await followJob(client, jobId, {
+    signal: interrupted.signal,
+    pollMs: 500,
+    onProgress: report,
+  });
   if (result !== undefined) {
     finish(result, options);
     return;
@@ -119,13 +154,20 @@ async function attach(client: RestClient, jobId: JobId, options: RunOptions): Pr
 
 function finish(result: JobExecutionResult, options: JobOptions): void {
   if (options.json === true) printJson(result);
-  else print(`${bold(result.name)} ${colorState(result.state)} after ${formatElapsed(result.runtimeMs)}`);
+  else
+    print(
+      `${bold(result.name)} ${colorState(result.state)} after ${formatElapsed(result.runtimeMs)}`,
+    );
   if (result.state === 'FINISHED') return;
   if (result.failure === undefined) {
     process.exitCode = 1;
     return;
   }
-  throw new MillraceError('JOB_FAILED', `the job ended ${result.state}: ${result.failure.message}`, { cause: fromFailure(result.failure) });
+  throw new MillraceError(
+    'JOB_FAILED',
+    `the job ended ${result.state}: ${result.failure.message}`,
+    { cause: fromFailure(result.failure) },
+  );
 }
 
 /** A line when the state changes or a checkpoint completes, and throughput every few seconds. */
@@ -137,23 +179,40 @@ function progressReporter(): (progress: JobProgress) => void {
   return ({ job, checkpoints }) => {
     if (job.state !== state) {
       state = job.state;
-      printError(`${dim(new Date().toISOString().slice(11, 19))} ${colorState(state)}${job['status-reason'] === undefined ? '' : dim(`  ${job['status-reason']}`)}`);
+      printError(
+        `${dim(new Date().toISOString().slice(11, 19))} ${colorState(state)}${job['status-reason'] === undefined ? '' : dim(`  ${job['status-reason']}`)}`,
+      );
     }
     const completed = checkpoints.latest.completed?.id ?? 0;
     const now = Date.now();
     if (completed === checkpoint || now - lastAt < 2000) return;
     checkpoint = completed;
     // What sources emitted: vertices that no other vertex feeds.
-    const fed = new Set(job.plan.nodes.filter((node) => (node.inputs ?? []).length > 0).map((node) => node.id));
-    const records = job.vertices.filter((vertex) => !fed.has(vertex.id)).reduce((sum, vertex) => sum + Number(vertex.metrics['write-records'] ?? 0), 0);
-    const rate = lastAt === 0 ? '' : `, ${String(Math.max(0, Math.round(((records - lastRecords) * 1000) / (now - lastAt))))} records/s from sources`;
-    printError(dim(`${new Date().toISOString().slice(11, 19)} checkpoint ${String(checkpoint)} completed${rate}`));
+    const fed = new Set(
+      job.plan.nodes.filter((node) => (node.inputs ?? []).length > 0).map((node) => node.id),
+    );
+    const records = job.vertices
+      .filter((vertex) => !fed.has(vertex.id))
+      .reduce((sum, vertex) => sum + Number(vertex.metrics['write-records'] ?? 0), 0);
+    const rate =
+      lastAt === 0
+        ? ''
+        : `, ${String(Math.max(0, Math.round(((records - lastRecords) * 1000) / (now - lastAt))))} records/s from sources`;
+    printError(
+      dim(
+        `${new Date().toISOString().slice(11, 19)} checkpoint ${String(checkpoint)} completed${rate}`,
+      ),
+    );
     lastRecords = records;
     lastAt = now;
   };
 }
 
-async function runLocally(file: string, args: readonly string[], options: RunOptions): Promise<void> {
+async function runLocally(
+  file: string,
+  args: readonly string[],
+  options: RunOptions,
+): Promise<void> {
   const prepared = await prepare(file, args, options);
   printError(dim(`running ${prepared.jobGraph.name} in this process`));
   finish(await runBundleLocally(prepared), options);
@@ -165,19 +224,39 @@ async function info(file: string, args: readonly string[], options: JobOptions):
     printJson(jobPlan(jobGraph));
     return;
   }
-  print(`${bold(jobGraph.name)}  fingerprint ${jobGraph.fingerprint.slice(0, 16)}, ${String(slotsNeeded(jobGraph))} slots`);
+  print(
+    `${bold(jobGraph.name)}  fingerprint ${jobGraph.fingerprint.slice(0, 16)}, ${String(slotsNeeded(jobGraph))} slots`,
+  );
   const rows = jobGraph.vertices.flatMap((vertex) =>
-    vertex.operators.map((operator, i) => [i === 0 ? vertex.name : '', i === 0 ? vertex.parallelism : '', i === 0 ? vertex.maxParallelism : '', operator.name, operator.uid ?? dim('none')]),
+    vertex.operators.map((operator, i) => [
+      i === 0 ? vertex.name : '',
+      i === 0 ? vertex.parallelism : '',
+      i === 0 ? vertex.maxParallelism : '',
+      operator.name,
+      operator.uid ?? dim('none'),
+    ]),
   );
   print(table(['TASK', 'P', 'MAX', 'OPERATORS', 'UID'], rows));
   print();
-  const name = (id: string): string => jobGraph.vertices.find((vertex) => vertex.id === id)?.name ?? id;
-  print(table(['FROM', 'TO', 'SHIP', 'NOT CHAINED BECAUSE'], jobGraph.edges.map((edge) => [name(edge.source), name(edge.target), edge.shipStrategy, edge.notChainedBecause])));
+  const name = (id: string): string =>
+    jobGraph.vertices.find((vertex) => vertex.id === id)?.name ?? id;
+  print(
+    table(
+      ['FROM', 'TO', 'SHIP', 'NOT CHAINED BECAUSE'],
+      jobGraph.edges.map((edge) => [
+        name(edge.source),
+        name(edge.target),
+        edge.shipStrategy,
+        edge.notChainedBecause,
+      ]),
+    ),
+  );
 }
 
 /** Slot sharing: the highest parallelism of every group. */
 function slotsNeeded(graph: JobGraph): number {
   const groups = new Map<string, number>();
-  for (const { slotSharingGroup, parallelism } of graph.vertices) groups.set(slotSharingGroup, Math.max(groups.get(slotSharingGroup) ?? 0, parallelism));
+  for (const { slotSharingGroup, parallelism } of graph.vertices)
+    groups.set(slotSharingGroup, Math.max(groups.get(slotSharingGroup) ?? 0, parallelism));
   return [...groups.values()].reduce((sum, n) => sum + n, 0);
 }

@@ -15,16 +15,27 @@ export interface TargetOptions {
   readonly timeout: string;
 }
 
-const collect = (value: string, previous: readonly string[] = []): string[] => [...previous, ...value.split(',')];
+const collect = (value: string, previous: readonly string[] = []): string[] => [
+  ...previous,
+  ...value.split(','),
+];
 
 /** The options every command that speaks to a cluster has. */
 export function withTarget(command: Command): Command {
   return command
-    .option('-m, --jobmanager <url>', 'REST address of a JobManager; may be repeated (default: the local cluster)', collect)
+    .option(
+      '-m, --jobmanager <url>',
+      'REST address of a JobManager; may be repeated (default: the local cluster)',
+      collect,
+    )
     .option('--cluster <id>', 'local cluster (default: the one started last that runs)')
     .option('--dir <folder>', 'folder of local clusters', '.millrace')
     .option('--token <token>', 'bearer token of REST (or MILLRACE_REST_TOKEN)')
-    .option('--timeout <duration>', 'how long to wait for an answer, the election of a leader included', '60s');
+    .option(
+      '--timeout <duration>',
+      'how long to wait for an answer, the election of a leader included',
+      '60s',
+    );
 }
 
 export function findLocalCluster(options: Pick<TargetOptions, 'dir' | 'cluster'>): LocalCluster {
@@ -38,10 +49,15 @@ export function findLocalCluster(options: Pick<TargetOptions, 'dir' | 'cluster'>
   );
 }
 
-export function restAddresses(options: TargetOptions): { addresses: readonly string[]; token?: string } {
+export function restAddresses(options: TargetOptions): {
+  addresses: readonly string[];
+  token?: string;
+} {
   const token = options.token ?? process.env['MILLRACE_REST_TOKEN'];
   if (options.jobmanager !== undefined) {
-    const addresses = options.jobmanager.map((url) => (url.includes('://') ? url : `http://${url}`));
+    const addresses = options.jobmanager.map((url) =>
+      url.includes('://') ? url : `http://${url}`,
+    );
     return { addresses, ...(token !== undefined && { token }) };
   }
   const cluster = findLocalCluster(options);
@@ -50,7 +66,10 @@ export function restAddresses(options: TargetOptions): { addresses: readonly str
 }
 
 /** Runs `work` with a client that waits, bounded, for a leader and says so once. */
-export async function withClient<T>(options: TargetOptions, work: (client: RestClient) => Promise<T>): Promise<T> {
+export async function withClient<T>(
+  options: TargetOptions,
+  work: (client: RestClient) => Promise<T>,
+): Promise<T> {
   const { addresses, token } = restAddresses(options);
   let told = false;
   const client = new RestClient(addresses, {
@@ -76,9 +95,13 @@ export async function findJob(client: RestClient, text: string): Promise<JobSumm
   const running = named.filter((job) => job['end-time'] < 0);
   const found = byId.length > 0 ? byId : running.length > 0 ? running : named.slice(-1);
   const [job] = found;
-  if (job === undefined) throw new MillraceError('JOB_NOT_FOUND', `no job '${text}'; 'millrace list' shows all`);
+  if (job === undefined)
+    throw new MillraceError('JOB_NOT_FOUND', `no job '${text}'; 'millrace list' shows all`);
   if (found.length > 1) {
-    throw new MillraceError('JOB_NOT_FOUND', `'${text}' means ${String(found.length)} jobs (${found.map((one) => one.jid).join(', ')}); give more of the id`);
+    throw new MillraceError(
+      'JOB_NOT_FOUND',
+      `'${text}' means ${String(found.length)} jobs (${found.map((one) => one.jid).join(', ')}); give more of the id`,
+    );
   }
   return job;
 }

@@ -9,7 +9,11 @@ import type { JobId } from '../../lib/base/ids.js';
 import { SystemClock } from '../../lib/base/system-clock.js';
 import { SystemRandom } from '../../lib/base/system-random.js';
 import { prepareJob } from '../../lib/client/prepare-job.js';
-import type { CheckpointStatistics, JobDetails, JobExecutionResult } from '../../lib/gateway/client-gateway.js';
+import type {
+  CheckpointStatistics,
+  JobDetails,
+  JobExecutionResult,
+} from '../../lib/gateway/client-gateway.js';
 import type { RestClient } from '../../lib/rest/rest-client.js';
 import { followJob } from '../commands/follow-job.js';
 import type { LocalCluster } from '../local/local-cluster.js';
@@ -33,7 +37,12 @@ export class AccessLogRun {
   readonly jobId: JobId;
   readonly outputDirectory: string;
 
-  private constructor(cluster: LocalCluster, client: RestClient, jobId: JobId, outputDirectory: string) {
+  private constructor(
+    cluster: LocalCluster,
+    client: RestClient,
+    jobId: JobId,
+    outputDirectory: string,
+  ) {
     this.cluster = cluster;
     this.client = client;
     this.jobId = jobId;
@@ -45,17 +54,30 @@ export class AccessLogRun {
     const outputDirectory = join(cluster.directory, 'output', random.hex(6));
     mkdirSync(outputDirectory, { recursive: true });
     const prepared = await prepareJob(accessLogJob, {
-      args: ['--input', accessLogInput, '--output', outputDirectory, '--rate', String(options.rate)],
+      args: [
+        '--input',
+        accessLogInput,
+        '--output',
+        outputDirectory,
+        '--rate',
+        String(options.rate),
+      ],
       settings: { 'parallelism.default': String(options.parallelism), ...options.settings },
       environment: {},
       // The example is checked by the project's own build.
       typeCheck: false,
       random,
       clock: new SystemClock(),
-      ...(options.restorePath !== undefined && { restore: { path: options.restorePath, allowNonRestoredState: false } }),
+      ...(options.restorePath !== undefined && {
+        restore: { path: options.restorePath, allowNonRestoredState: false },
+      }),
     });
     const client = cluster.restClient();
-    const { jobId } = await client.submit({ submissionId: random.hex(32), jobGraph: prepared.jobGraph, bundle: prepared.bundle });
+    const { jobId } = await client.submit({
+      submissionId: random.hex(32),
+      jobGraph: prepared.jobGraph,
+      bundle: prepared.bundle,
+    });
     return new AccessLogRun(cluster, client, jobId, outputDirectory);
   }
 
@@ -72,16 +94,22 @@ export class AccessLogRun {
     return ['status-by-minute', 'sessions'].flatMap((part) => {
       const folder = join(this.outputDirectory, part);
       if (!existsSync(folder)) return [];
-      return readdirSync(folder).filter((name) => !/^[._]/.test(name)).map((name) => join(part, name));
+      return readdirSync(folder)
+        .filter((name) => !/^[._]/.test(name))
+        .map((name) => join(part, name));
     });
   }
 
   /** All tasks run, `completed` checkpoints were completed by this leader, and some output is committed. */
   async waitUntilUnderway(completed = 2, timeoutMs = 60_000): Promise<void> {
-    await this.waitFor(`${String(completed)} checkpoints and committed output`, timeoutMs, async () => {
-      const { counts } = await this.checkpoints();
-      return counts.completed >= completed && this.committedFiles().length > 0;
-    });
+    await this.waitFor(
+      `${String(completed)} checkpoints and committed output`,
+      timeoutMs,
+      async () => {
+        const { counts } = await this.checkpoints();
+        return counts.completed >= completed && this.committedFiles().length > 0;
+      },
+    );
   }
 
   /** All tasks run under a generation above `generation`. */
@@ -89,32 +117,51 @@ export class AccessLogRun {
     let seen: JobDetails | undefined;
     await this.waitFor('all tasks running', timeoutMs, async () => {
       seen = await this.details();
-      return seen.state === 'RUNNING' && seen.generation > generation && seen.vertices.every((vertex) => vertex.subtasks.every((subtask) => subtask.status === 'RUNNING'));
+      return (
+        seen.state === 'RUNNING' &&
+        seen.generation > generation &&
+        seen.vertices.every((vertex) =>
+          vertex.subtasks.every((subtask) => subtask.status === 'RUNNING'),
+        )
+      );
     });
     if (seen === undefined) throw new MillraceError('INVARIANT', 'no details after waiting');
     return seen;
   }
 
-  async waitFor(what: string, timeoutMs: number, condition: () => boolean | Promise<boolean>): Promise<void> {
+  async waitFor(
+    what: string,
+    timeoutMs: number,
+    condition: () => boolean | Promise<boolean>,
+  ): Promise<void> {
     const deadline = Date.now() + timeoutMs;
     for (;;) {
       try {
         if (await condition()) return;
         const { state } = await this.details();
         if (state === 'FAILED' || state === 'CANCELED' || state === 'FINISHED') {
-          throw new MillraceError('JOB_FAILED', `the job is ${state} while ${what} was awaited`, { details: { exceptions: await this.client.exceptions(this.jobId) } });
+          throw new MillraceError('JOB_FAILED', `the job is ${state} while ${what} was awaited`, {
+            details: { exceptions: await this.client.exceptions(this.jobId) },
+          });
         }
       } catch (error) {
-        if (!hasCode(error, 'NO_LEADER') && !hasCode(error, 'RPC_DISCONNECTED') && !hasCode(error, 'TIMEOUT')) throw error;
+        if (
+          !hasCode(error, 'NO_LEADER') &&
+          !hasCode(error, 'RPC_DISCONNECTED') &&
+          !hasCode(error, 'TIMEOUT')
+        )
+          throw error;
       }
-      if (Date.now() > deadline) throw new MillraceError('TIMEOUT', `${what} did not happen within ${String(timeoutMs)} ms`);
+      if (Date.now() > deadline)
+        throw new MillraceError('TIMEOUT', `${what} did not happen within ${String(timeoutMs)} ms`);
       await sleep(20);
     }
   }
 
   async waitUntilEnd(timeoutMs = 120_000): Promise<JobExecutionResult> {
     const result = await followJob(this.client, this.jobId, { timeoutMs, pollMs: 50 });
-    if (result === undefined) throw new MillraceError('INVARIANT', 'following a job ended without a result');
+    if (result === undefined)
+      throw new MillraceError('INVARIANT', 'following a job ended without a result');
     return result;
   }
 

@@ -17,7 +17,8 @@ async function leaderOf(cluster: LocalCluster): Promise<string> {
   for (;;) {
     const name = await cluster.leaderName();
     if (name !== undefined) return name;
-    if (Date.now() > deadline) throw new MillraceError('NO_LEADER', 'no JobManager leads after 15 s');
+    if (Date.now() > deadline)
+      throw new MillraceError('NO_LEADER', 'no JobManager leads after 15 s');
     await sleep(20);
   }
 }
@@ -60,9 +61,16 @@ async function pauseLeader({ cluster, run, progress }: DrillContext): Promise<Dr
   const old = cluster.process(leader);
   cluster.signal(leader, 'SIGCONT');
   progress(`${leader} goes on (SIGCONT), deposed`);
-  if (!(await waitUntilGone([old], 10_000))) throw new MillraceError('INVARIANT', `${leader} still runs 10 s after it was deposed`);
-  const noticed = readEvents(cluster, wokenAt).find((one) => one.process === leader && one.event === 'leader.revoked');
-  if (noticed === undefined) throw new MillraceError('INVARIANT', `${leader} ended without saying that its leadership was revoked`);
+  if (!(await waitUntilGone([old], 10_000)))
+    throw new MillraceError('INVARIANT', `${leader} still runs 10 s after it was deposed`);
+  const noticed = readEvents(cluster, wokenAt).find(
+    (one) => one.process === leader && one.event === 'leader.revoked',
+  );
+  if (noticed === undefined)
+    throw new MillraceError(
+      'INVARIANT',
+      `${leader} ended without saying that its leadership was revoked`,
+    );
   cluster.restart(leader);
   const takeover = readTakeover(cluster, pausedAt, run.jobId);
   return {
@@ -73,26 +81,43 @@ async function pauseLeader({ cluster, run, progress }: DrillContext): Promise<Dr
   };
 }
 
-async function waitForEvent(cluster: LocalCluster, since: number, event: string, timeoutMs: number): Promise<void> {
+async function waitForEvent(
+  cluster: LocalCluster,
+  since: number,
+  event: string,
+  timeoutMs: number,
+): Promise<void> {
   const deadline = Date.now() + timeoutMs;
   while (!readEvents(cluster, since).some((one) => one.event === event)) {
-    if (Date.now() > deadline) throw new MillraceError('TIMEOUT', `no event ${event} within ${String(timeoutMs)} ms`);
+    if (Date.now() > deadline)
+      throw new MillraceError('TIMEOUT', `no event ${event} within ${String(timeoutMs)} ms`);
     await sleep(20);
   }
 }
 
 async function killTaskManager({ cluster, run, progress }: DrillContext): Promise<DrillFindings> {
   const { generation, vertices } = await run.details();
-  const used = vertices.flatMap((vertex) => vertex.subtasks.map((subtask) => subtask['taskmanager-id']));
-  const victim = cluster.processes().find((one) => one.role === 'taskmanager' && used.includes(one.name))?.name;
-  if (victim === undefined) throw new MillraceError('INVARIANT', 'no TaskManager runs a task of the job');
+  const used = vertices.flatMap((vertex) =>
+    vertex.subtasks.map((subtask) => subtask['taskmanager-id']),
+  );
+  const victim = cluster
+    .processes()
+    .find((one) => one.role === 'taskmanager' && used.includes(one.name))?.name;
+  if (victim === undefined)
+    throw new MillraceError('INVARIANT', 'no TaskManager runs a task of the job');
   const deathAt = Date.now();
   cluster.signal(victim, 'SIGKILL');
   progress(`${victim} killed`);
   const job = await run.waitUntilRunning(generation);
-  const running = readEvents(cluster, deathAt).find((one) => one.event === 'job.running' && one.fields['jobId'] === run.jobId);
+  const running = readEvents(cluster, deathAt).find(
+    (one) => one.event === 'job.running' && one.fields['jobId'] === run.jobId,
+  );
   cluster.restart(victim);
-  return { killed: victim, ...present('runningMs', running === undefined ? undefined : running.at - deathAt), generation: job.generation };
+  return {
+    killed: victim,
+    ...present('runningMs', running === undefined ? undefined : running.at - deathAt),
+    generation: job.generation,
+  };
 }
 
 async function killEtcdLeader({ cluster, run, progress }: DrillContext): Promise<DrillFindings> {
@@ -103,12 +128,18 @@ async function killEtcdLeader({ cluster, run, progress }: DrillContext): Promise
   const deathAt = Date.now();
   cluster.signal(victim, 'SIGKILL');
   progress(`${victim}, etcd's leader, killed`);
-  await run.waitFor('three checkpoints without that etcd member', 30_000, async () => (await run.checkpoints()).counts.completed >= before + 3);
+  await run.waitFor(
+    'three checkpoints without that etcd member',
+    30_000,
+    async () => (await run.checkpoints()).counts.completed >= before + 3,
+  );
   const checkpointMs = Date.now() - deathAt;
   cluster.restart(victim);
   const after = await run.details();
-  if (after.generation !== generation) throw new MillraceError('INVARIANT', 'tasks were restarted although only an etcd member died');
-  if ((await leaderOf(cluster)) !== leader) throw new MillraceError('INVARIANT', 'leadership changed although only an etcd member died');
+  if (after.generation !== generation)
+    throw new MillraceError('INVARIANT', 'tasks were restarted although only an etcd member died');
+  if ((await leaderOf(cluster)) !== leader)
+    throw new MillraceError('INVARIANT', 'leadership changed although only an etcd member died');
   return { killed: victim, checkpointsGoOnMs: checkpointMs, generation: after.generation };
 }
 
@@ -118,7 +149,10 @@ async function etcdLeaderName(cluster: LocalCluster): Promise<string> {
     const status = await etcdMemberStatus(endpoint);
     if (status.memberId === status.leaderId) return `etcd-${String(i + 1)}`;
   }
-  throw new MillraceError('ETCD_UNAVAILABLE', `none of ${members.map((one) => one.name).join(', ')} leads`);
+  throw new MillraceError(
+    'ETCD_UNAVAILABLE',
+    `none of ${members.map((one) => one.name).join(', ')} leads`,
+  );
 }
 
 async function killEverything({ cluster, run, progress }: DrillContext): Promise<DrillFindings> {
@@ -132,21 +166,40 @@ async function killEverything({ cluster, run, progress }: DrillContext): Promise
   await cluster.waitReady(30_000);
   const job = await run.waitUntilRunning(-1);
   const restored = (await run.checkpoints()).latest.restored;
-  if (restored === undefined) throw new MillraceError('INVARIANT', 'the job did not restore a checkpoint');
-  return { processes: all.length, runningMs: Date.now() - deathAt, restoredCheckpoint: restored.id, generation: Math.max(job.generation, generation) };
+  if (restored === undefined)
+    throw new MillraceError('INVARIANT', 'the job did not restore a checkpoint');
+  return {
+    processes: all.length,
+    runningMs: Date.now() - deathAt,
+    restoredCheckpoint: restored.id,
+    generation: Math.max(job.generation, generation),
+  };
 }
 
 /** Fires once per cluster: the marker file keeps the next leader from dying the same way. */
-function crashOnce(fault: string, occurrence: number): (directory: string) => Record<string, string> {
-  return (directory) => ({ MILLRACE_INTERNAL_FAULT: `${fault}@${String(occurrence)}@${join(directory, 'fault-fired')}` });
+function crashOnce(
+  fault: string,
+  occurrence: number,
+): (directory: string) => Record<string, string> {
+  return (directory) => ({
+    MILLRACE_INTERNAL_FAULT: `${fault}@${String(occurrence)}@${join(directory, 'fault-fired')}`,
+  });
 }
 
-async function killBetweenFilesAndPointer({ cluster, run, progress }: DrillContext): Promise<DrillFindings> {
+async function killBetweenFilesAndPointer({
+  cluster,
+  run,
+  progress,
+}: DrillContext): Promise<DrillFindings> {
   const marker = join(cluster.directory, 'fault-fired');
   const leaders = cluster.processes().filter((one) => one.role === 'jobmanager');
-  await run.waitFor('the leader to die between files and pointer', 60_000, () => existsSync(marker));
+  await run.waitFor('the leader to die between files and pointer', 60_000, () =>
+    existsSync(marker),
+  );
   const deathAt = Date.now();
-  progress('the leader died after the files of a checkpoint were durable, before its pointer was in etcd');
+  progress(
+    'the leader died after the files of a checkpoint were durable, before its pointer was in etcd',
+  );
   await waitForEvent(cluster, deathAt - 100, 'leader.granted', leaseTtlMs + 10_000);
   const job = await run.waitUntilRunning();
   const dead = leaders.filter((one) => !isAlive(one)).map((one) => one.name);

@@ -13,7 +13,12 @@ import type { LocalCluster } from '../local/local-cluster.js';
 import type { FencedWrite } from './write-history.js';
 
 export async function readWriteHistory(cluster: LocalCluster): Promise<FencedWrite[]> {
-  const env: Env = { clock: new SystemClock(), random: new SystemRandom(), log: silentLogger, metrics: new MetricRegistry() };
+  const env: Env = {
+    clock: new SystemClock(),
+    random: new SystemRandom(),
+    log: silentLogger,
+    metrics: new MetricRegistry(),
+  };
   const kv = new EtcdKvStore(env, { endpoints: cluster.endpoints });
   try {
     const { root } = new Keys(cluster.clusterId);
@@ -36,7 +41,13 @@ export async function readWriteHistory(cluster: LocalCluster): Promise<FencedWri
             }
           },
           onEnd: (cause) => {
-            reject(new MillraceError('ETCD_UNAVAILABLE', `the history of ${root} from revision 1 to ${String(revision)} cannot be read`, { cause }));
+            reject(
+              new MillraceError(
+                'ETCD_UNAVAILABLE',
+                `the history of ${root} from revision 1 to ${String(revision)} cannot be read`,
+                { cause },
+              ),
+            );
           },
         },
       );

@@ -32,7 +32,9 @@ export async function runDrill(drill: Drill, options: DrillOptions): Promise<Dri
       slotsPerTaskManager: 2,
       etcd: { members: 3 },
       settings: {},
-      ...(drill.environment !== undefined && { environment: drill.environment(resolve(options.folder, clusterId)) }),
+      ...(drill.environment !== undefined && {
+        environment: drill.environment(resolve(options.folder, clusterId)),
+      }),
     },
     progress,
   );
@@ -46,20 +48,37 @@ export async function runDrill(drill: Drill, options: DrillOptions): Promise<Dri
   }
 }
 
-async function drillOn(cluster: LocalCluster, drill: Drill, options: DrillOptions, began: number): Promise<DrillReport> {
+async function drillOn(
+  cluster: LocalCluster,
+  drill: Drill,
+  options: DrillOptions,
+  began: number,
+): Promise<DrillReport> {
   const progress = options.progress ?? ((): void => undefined);
   const run = await AccessLogRun.submit(cluster, {
     rate: options.rate ?? 1000,
     parallelism: options.parallelism ?? 2,
-    settings: { 'execution.checkpointing.interval': '300ms', 'restart-strategy.exponential-delay.initial-backoff': '100ms' },
+    settings: {
+      'execution.checkpointing.interval': '300ms',
+      'restart-strategy.exponential-delay.initial-backoff': '100ms',
+    },
   });
-  const failed = (failure: string): DrillReport => ({ drill: drill.name, passed: false, exactlyOnce: false, committedLines: 0, findings: {}, failure: `${failure} (cluster: ${cluster.directory})`, durationMs: Date.now() - began });
+  const failed = (failure: string): DrillReport => ({
+    drill: drill.name,
+    passed: false,
+    exactlyOnce: false,
+    committedLines: 0,
+    findings: {},
+    failure: `${failure} (cluster: ${cluster.directory})`,
+    durationMs: Date.now() - began,
+  });
   try {
     await run.waitUntilUnderway(2);
     progress('the job runs, checkpoints complete, output is committed');
     const findings = await drill.inject({ cluster, run, progress });
     const result = await run.waitUntilEnd();
-    if (result.state !== 'FINISHED') return failed(`the job ended ${result.state}: ${result.failure?.message ?? ''}`);
+    if (result.state !== 'FINISHED')
+      return failed(`the job ended ${result.state}: ${result.failure?.message ?? ''}`);
     const verdict = run.verify();
     const leaders = checkWriteHistory(await readWriteHistory(cluster));
     const { statusByMinute, sessions } = verdict;
@@ -73,7 +92,9 @@ async function drillOn(cluster: LocalCluster, drill: Drill, options: DrillOption
       durationMs: Date.now() - began,
     };
   } catch (error) {
-    return failed(error instanceof MillraceError ? `${error.code}: ${error.message}` : String(error));
+    return failed(
+      error instanceof MillraceError ? `${error.code}: ${error.message}` : String(error),
+    );
   } finally {
     await run.close();
   }

@@ -29,7 +29,9 @@ export function readEvents(cluster: LocalCluster, since: number): LoggedEvent[] 
 
 function logFiles(folder: string): string[] {
   if (!existsSync(folder)) return [];
-  return readdirSync(folder).map((name) => join(folder, name)).filter((path) => statSync(path).isFile());
+  return readdirSync(folder)
+    .map((name) => join(folder, name))
+    .filter((path) => statSync(path).isFile());
 }
 
 function parseEvent(process: string, line: string): LoggedEvent | undefined {
@@ -61,10 +63,16 @@ export function readTakeover(cluster: LocalCluster, deathAt: number, jobId: stri
   const events = readEvents(cluster, deathAt);
   const granted = events.find((one) => one.event === 'leader.granted');
   const ofJob = (event: string): LoggedEvent | undefined =>
-    events.find((one) => one.event === event && one.fields['jobId'] === jobId && (granted === undefined || one.at >= granted.at));
+    events.find(
+      (one) =>
+        one.event === event &&
+        one.fields['jobId'] === jobId &&
+        (granted === undefined || one.at >= granted.at),
+    );
   const noticed = events.find((one) => one.event === 'election.predecessor-gone');
   const restored = ofJob('checkpoint.restored');
-  const after = (one: LoggedEvent | undefined): number | undefined => (one === undefined ? undefined : one.at - deathAt);
+  const after = (one: LoggedEvent | undefined): number | undefined =>
+    one === undefined ? undefined : one.at - deathAt;
   const checkpoint = restored?.fields['checkpointId'];
   return {
     noticed: after(noticed),

@@ -3,7 +3,17 @@
  * lives in `<folder>/<cluster id>` with a state file, so that later commands find it; drills kill and
  * start its parts by name.
  */
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { MillraceError, hasCode } from '../../lib/base/errors.js';
@@ -16,7 +26,14 @@ import {
   waitForEtcd,
   type EtcdMemberSpec,
 } from './etcd-member.js';
-import { endProcesses, isAlive, signal, startDetached, type ManagedProcess, type ProcessCommand } from './managed-process.js';
+import {
+  endProcesses,
+  isAlive,
+  signal,
+  startDetached,
+  type ManagedProcess,
+  type ProcessCommand,
+} from './managed-process.js';
 
 export interface LocalClusterOptions {
   /** Folder of local clusters. */
@@ -64,12 +81,18 @@ export class LocalCluster {
    * Starts everything and resolves when every TaskManager is registered with the leader. A cluster that was
    * stopped (or died) in this folder is started again as it was, with its etcd data, jobs and checkpoints.
    */
-  static async start(options: LocalClusterOptions, progress: Progress = () => undefined): Promise<LocalCluster> {
+  static async start(
+    options: LocalClusterOptions,
+    progress: Progress = () => undefined,
+  ): Promise<LocalCluster> {
     const directory = resolve(options.folder, options.clusterId);
     mkdirSync(directory, { recursive: true });
     takeLock(directory);
-    const known = existsSync(join(directory, stateFile)) ? LocalCluster.open(options.folder, options.clusterId).#state : undefined;
-    const state = known === undefined ? await planCluster(directory, options) : { ...known, processes: [] };
+    const known = existsSync(join(directory, stateFile))
+      ? LocalCluster.open(options.folder, options.clusterId).#state
+      : undefined;
+    const state =
+      known === undefined ? await planCluster(directory, options) : { ...known, processes: [] };
     const cluster = new LocalCluster(directory, state);
     try {
       await cluster.#startEverything(progress);
@@ -85,7 +108,10 @@ export class LocalCluster {
     const directory = resolve(folder, clusterId);
     const path = join(directory, stateFile);
     if (!existsSync(path)) {
-      throw new MillraceError('CLUSTER_NOT_FOUND', `no local cluster '${clusterId}' in ${resolve(folder)}; start one with: millrace cluster start`);
+      throw new MillraceError(
+        'CLUSTER_NOT_FOUND',
+        `no local cluster '${clusterId}' in ${resolve(folder)}; start one with: millrace cluster start`,
+      );
     }
     return new LocalCluster(directory, JSON.parse(readFileSync(path, 'utf8')) as ClusterState);
   }
@@ -130,7 +156,10 @@ export class LocalCluster {
   }
 
   restClient(): RestClient {
-    return new RestClient(this.restAddresses, this.token === undefined ? {} : { token: this.token });
+    return new RestClient(
+      this.restAddresses,
+      this.token === undefined ? {} : { token: this.token },
+    );
   }
 
   /** Every process with whether it lives. */
@@ -140,7 +169,11 @@ export class LocalCluster {
 
   process(name: string): ManagedProcess {
     const found = this.#state.processes.find((one) => one.name === name);
-    if (found === undefined) throw new MillraceError('CLUSTER_NOT_FOUND', `cluster '${this.clusterId}' has no process '${name}'`);
+    if (found === undefined)
+      throw new MillraceError(
+        'CLUSTER_NOT_FOUND',
+        `cluster '${this.clusterId}' has no process '${name}'`,
+      );
     return found;
   }
 
@@ -160,7 +193,12 @@ export class LocalCluster {
       const port = Number(new URL(leader.restAddress).port);
       return Object.entries(this.#state.restPorts).find(([, own]) => own === port)?.[0];
     } catch (error) {
-      if (hasCode(error, 'NO_LEADER') || hasCode(error, 'RPC_DISCONNECTED') || hasCode(error, 'TIMEOUT')) return undefined;
+      if (
+        hasCode(error, 'NO_LEADER') ||
+        hasCode(error, 'RPC_DISCONNECTED') ||
+        hasCode(error, 'TIMEOUT')
+      )
+        return undefined;
       throw error;
     } finally {
       await client.close();
@@ -178,8 +216,13 @@ export class LocalCluster {
 
   /** Ends every process: TaskManagers and JobManagers first, so that they leave in order, then etcd. */
   async stop(progress: Progress = () => undefined): Promise<void> {
-    const of = (role: string): ManagedProcess[] => this.#state.processes.filter((one) => one.role === role && isAlive(one));
-    for (const [role, graceMs] of [['taskmanager', 10_000], ['jobmanager', 10_000], ['etcd', 10_000]] as const) {
+    const of = (role: string): ManagedProcess[] =>
+      this.#state.processes.filter((one) => one.role === role && isAlive(one));
+    for (const [role, graceMs] of [
+      ['taskmanager', 10_000],
+      ['jobmanager', 10_000],
+      ['etcd', 10_000],
+    ] as const) {
       const alive = of(role);
       if (alive.length === 0) continue;
       progress(`stopping ${alive.map((one) => one.name).join(', ')}`);
@@ -200,11 +243,15 @@ export class LocalCluster {
       for (const member of etcdMembers) this.#add('etcd', member.name);
     }
     // JobManagers wait for etcd by themselves: starting them now saves its election time.
-    progress(`starting ${String(options.jobManagers)} JobManagers and ${String(options.taskManagers)} TaskManagers`);
+    progress(
+      `starting ${String(options.jobManagers)} JobManagers and ${String(options.taskManagers)} TaskManagers`,
+    );
     for (const name of Object.keys(this.#state.restPorts)) this.#add('jobmanager', name);
-    for (let i = 1; i <= options.taskManagers; i += 1) this.#add('taskmanager', `taskmanager-${String(i)}`);
+    for (let i = 1; i <= options.taskManagers; i += 1)
+      this.#add('taskmanager', `taskmanager-${String(i)}`);
     this.#save();
-    if (etcdMembers.length > 0) await this.#whileAlive(waitForEtcd(endpoints, { timeoutMs: startTimeoutMs }));
+    if (etcdMembers.length > 0)
+      await this.#whileAlive(waitForEtcd(endpoints, { timeoutMs: startTimeoutMs }));
     progress('waiting for a leader and the slots');
     await this.waitReady(startTimeoutMs);
   }
@@ -221,8 +268,14 @@ export class LocalCluster {
         const seen = await client.overview({ waitForLeaderMs: 0 }).catch(() => undefined);
         if (seen !== undefined && seen.taskmanagers >= taskManagers) return;
         if (Date.now() > deadline) {
-          const state = seen === undefined ? 'no leader answers' : `${String(seen.taskmanagers)} of ${String(taskManagers)} TaskManagers are registered`;
-          throw new MillraceError('TIMEOUT', `the cluster is not ready after ${String(timeoutMs / 1000)} s: ${state}; its logs are in ${this.logDir}`);
+          const state =
+            seen === undefined
+              ? 'no leader answers'
+              : `${String(seen.taskmanagers)} of ${String(taskManagers)} TaskManagers are registered`;
+          throw new MillraceError(
+            'TIMEOUT',
+            `the cluster is not ready after ${String(timeoutMs / 1000)} s: ${state}; its logs are in ${this.logDir}`,
+          );
         }
         await new Promise((done) => setTimeout(done, 20));
       }
@@ -246,8 +299,13 @@ export class LocalCluster {
   #diedAtStart(): MillraceError | undefined {
     const dead = this.#state.processes.find((one) => !isAlive(one));
     if (dead === undefined) return undefined;
-    const said = existsSync(dead.outputFile) ? readFileSync(dead.outputFile, 'utf8').trim().split('\n').slice(-5).join('\n') : '';
-    return new MillraceError('CLUSTER_START', `${dead.name} ended while the cluster was starting:\n${said}\n(${dead.outputFile})`);
+    const said = existsSync(dead.outputFile)
+      ? readFileSync(dead.outputFile, 'utf8').trim().split('\n').slice(-5).join('\n')
+      : '';
+    return new MillraceError(
+      'CLUSTER_START',
+      `${dead.name} ended while the cluster was starting:\n${said}\n(${dead.outputFile})`,
+    );
   }
 
   #add(role: ManagedProcess['role'], name: string): void {
@@ -262,13 +320,17 @@ export class LocalCluster {
     if (role === 'etcd') {
       const { etcdMembers, clusterId } = this.#state;
       const member = etcdMembers.find((one) => one.name === name);
-      if (member === undefined) throw new MillraceError('CLUSTER_NOT_FOUND', `no etcd member '${name}'`);
+      if (member === undefined)
+        throw new MillraceError('CLUSTER_NOT_FOUND', `no etcd member '${name}'`);
       mkdirSync(member.dataDir, { recursive: true, mode: 0o700 });
       return { command: findEtcdBinary(), args: etcdArguments(member, etcdMembers, clusterId) };
     }
     const settings = { ...this.#settings(role, name), ...this.#state.options.settings };
     const entry = fileURLToPath(new URL(`../${role}.js`, import.meta.url));
-    const definitions = Object.entries(settings).flatMap(([key, value]) => ['-D', `${key}=${value}`]);
+    const definitions = Object.entries(settings).flatMap(([key, value]) => [
+      '-D',
+      `${key}=${value}`,
+    ]);
     return {
       command: process.execPath,
       args: ['--enable-source-maps', entry, ...definitions],
@@ -323,7 +385,8 @@ async function planCluster(directory: string, options: LocalClusterOptions): Pro
     createdAt: new Date().toISOString(),
     options,
     etcdMembers,
-    endpoints: 'endpoints' in options.etcd ? options.etcd.endpoints : etcdMembers.map(etcdClientUrl),
+    endpoints:
+      'endpoints' in options.etcd ? options.etcd.endpoints : etcdMembers.map(etcdClientUrl),
     restPorts,
     processes: [],
   };
@@ -339,9 +402,14 @@ function takeLock(directory: string): void {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     const state = join(directory, stateFile);
-    const running = existsSync(state) && (JSON.parse(readFileSync(state, 'utf8')) as ClusterState).processes.some(isAlive);
+    const running =
+      existsSync(state) &&
+      (JSON.parse(readFileSync(state, 'utf8')) as ClusterState).processes.some(isAlive);
     if (running) {
-      throw new MillraceError('CLUSTER_START', `a cluster is already running in ${directory}; stop it first: millrace cluster stop`);
+      throw new MillraceError(
+        'CLUSTER_START',
+        `a cluster is already running in ${directory}; stop it first: millrace cluster stop`,
+      );
     }
     rmSync(path, { force: true });
     takeLock(directory);

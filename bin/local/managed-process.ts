@@ -72,7 +72,10 @@ export function signal(process_: ManagedProcess, name: NodeJS.Signals): boolean 
 }
 
 /** Asks with SIGTERM (woken by SIGCONT, should it be stopped), then ends with SIGKILL; resolves when all are gone. */
-export async function endProcesses(processes: readonly ManagedProcess[], graceMs: number): Promise<void> {
+export async function endProcesses(
+  processes: readonly ManagedProcess[],
+  graceMs: number,
+): Promise<void> {
   for (const one of processes) {
     signal(one, 'SIGCONT');
     signal(one, 'SIGTERM');
@@ -82,7 +85,10 @@ export async function endProcesses(processes: readonly ManagedProcess[], graceMs
   await waitUntilGone(processes, 10_000);
 }
 
-export async function waitUntilGone(processes: readonly ManagedProcess[], timeoutMs: number): Promise<boolean> {
+export async function waitUntilGone(
+  processes: readonly ManagedProcess[],
+  timeoutMs: number,
+): Promise<boolean> {
   const deadline = Date.now() + timeoutMs;
   while (processes.some(isAlive)) {
     if (Date.now() > deadline) return false;

@@ -45,15 +45,42 @@ interface Session {
 
 const sessionGapMs = 30 * 60_000;
 const months = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
-const combinedLog = /^(\S+) \S+ \S+ \[(\d+)\/(\w+)\/(\d+):(\d+):(\d+):(\d+) ([+-])(\d\d)(\d\d)\] ".*?" (\d{3}) (\d+|-)/;
+const combinedLog =
+  /^(\S+) \S+ \S+ \[(\d+)\/(\w+)\/(\d+):(\d+):(\d+):(\d+) ([+-])(\d\d)(\d\d)\] ".*?" (\d{3}) (\d+|-)/;
 
 function parse(line: string): Request | undefined {
   const m = combinedLog.exec(line);
   if (m === null) return undefined;
-  const [, client = '', day, month = '', year, hour, minute, second, sign, zoneHours, zoneMinutes, status, bytes] = m;
-  const local = Date.UTC(Number(year), months.indexOf(month), Number(day), Number(hour), Number(minute), Number(second));
+  const [
+    ,
+    client = '',
+    day,
+    month = '',
+    year,
+    hour,
+    minute,
+    second,
+    sign,
+    zoneHours,
+    zoneMinutes,
+    status,
+    bytes,
+  ] = m;
+  const local = Date.UTC(
+    Number(year),
+    months.indexOf(month),
+    Number(day),
+    Number(hour),
+    Number(minute),
+    Number(second),
+  );
   const zoneMs = (sign === '-' ? -1 : 1) * (Number(zoneHours) * 60 + Number(zoneMinutes)) * 60_000;
-  return { client, time: local - zoneMs, status: Number(status), bytes: bytes === '-' ? 0 : Number(bytes) };
+  return {
+    client,
+    time: local - zoneMs,
+    status: Number(status),
+    bytes: bytes === '-' ? 0 : Number(bytes),
+  };
 }
 
 /**
@@ -65,7 +92,9 @@ class Sessions extends KeyedProcessFunction<string, Request, Session> {
   #open!: ValueState<Session>;
 
   override open(context: RuntimeContext): void {
-    this.#pending = context.getMapState(new MapStateDescriptor<number, { requests: number; bytes: number }>('pending'));
+    this.#pending = context.getMapState(
+      new MapStateDescriptor<number, { requests: number; bytes: number }>('pending'),
+    );
     this.#open = context.getState(new ValueStateDescriptor<Session>('open'));
   }
 
@@ -103,7 +132,10 @@ const iso = (time: number): string => new Date(time).toISOString();
 
 const { values: options } = parseArgs({
   options: {
-    input: { type: 'string', default: fileURLToPath(new URL('data/apache_logs.txt', import.meta.url)) },
+    input: {
+      type: 'string',
+      default: fileURLToPath(new URL('data/apache_logs.txt', import.meta.url)),
+    },
     output: { type: 'string', default: 'access-log-output' },
     rate: { type: 'string', default: '1000' },
   },
@@ -113,8 +145,13 @@ const env = StreamExecutionEnvironment.getExecutionEnvironment();
 
 const requests = env
   .fromSource(
-    FileSource.forLines(options.input, { splitBytes: 256 * 1024, recordsPerSecond: Number(options.rate) }),
-    WatermarkStrategy.forBoundedOutOfOrderness<string>('60s').withTimestampAssigner((line) => parse(line)?.time ?? -Infinity),
+    FileSource.forLines(options.input, {
+      splitBytes: 256 * 1024,
+      recordsPerSecond: Number(options.rate),
+    }),
+    WatermarkStrategy.forBoundedOutOfOrderness<string>('60s').withTimestampAssigner(
+      (line) => parse(line)?.time ?? -Infinity,
+    ),
     'access log',
   )
   .uid('access-log')
@@ -129,9 +166,15 @@ requests
   .keyBy((request) => request.status)
   .window(TumblingEventTimeWindows.of('1m'))
   .aggregate(
-    { createAccumulator: () => 0, add: (_request, count) => count + 1, getResult: (count) => count, merge: (a, b) => a + b },
+    {
+      createAccumulator: () => 0,
+      add: (_request, count) => count + 1,
+      getResult: (count) => count,
+      merge: (a, b) => a + b,
+    },
     (status, window, counts, out: Collector<string>) => {
-      for (const count of counts) out.collect(`${iso(window.start)}\t${String(status)}\t${String(count)}`);
+      for (const count of counts)
+        out.collect(`${iso(window.start)}\t${String(status)}\t${String(count)}`);
     },
   )
   .uid('status-by-minute')

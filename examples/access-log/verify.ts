@@ -35,7 +35,10 @@ export function verifyAccessLog(inputFile: string, outputDirectory: string): Ver
   const statusByMinute = compare(countByMinute(hits), join(outputDirectory, 'status-by-minute'));
   const sessions = compare(sessionLines(hits), join(outputDirectory, 'sessions'));
   const isExact = (c: Comparison): boolean =>
-    c.missing.length === 0 && c.unexpected.length === 0 && c.pendingFiles.length === 0 && c.expectedLines > 0;
+    c.missing.length === 0 &&
+    c.unexpected.length === 0 &&
+    c.pendingFiles.length === 0 &&
+    c.expectedLines > 0;
   return { exactlyOnce: isExact(statusByMinute) && isExact(sessions), statusByMinute, sessions };
 }
 
@@ -50,7 +53,9 @@ function readHits(file: string): Hit[] {
     const tailAtEnd = tail ?? / (\d\d\d) (\d+|-)\s*$/.exec(line);
     if (tailAtEnd === null) continue;
     const [date = '', ...clock] = stamp.split(' ')[0]?.split(':') ?? [];
-    const time = Date.parse(`${date.replaceAll('/', ' ')} ${clock.join(':')} ${stamp.split(' ')[1] ?? ''}`);
+    const time = Date.parse(
+      `${date.replaceAll('/', ' ')} ${clock.join(':')} ${stamp.split(' ')[1] ?? ''}`,
+    );
     hits.push({ client, time, status: tailAtEnd[1] ?? '', bytes: Number(tailAtEnd[2]) || 0 });
   }
   return hits.sort((a, b) => a.time - b.time);
@@ -78,7 +83,15 @@ function sessionLines(hits: readonly Hit[]): string[] {
       const session = own.slice(from, i);
       const bytes = session.reduce((sum, hit) => sum + hit.bytes, 0);
       const stamp = (at: number): string => new Date(at).toISOString();
-      lines.push([client, stamp(session[0]?.time ?? 0), stamp(previous), String(session.length), String(bytes)].join('\t'));
+      lines.push(
+        [
+          client,
+          stamp(session[0]?.time ?? 0),
+          stamp(previous),
+          String(session.length),
+          String(bytes),
+        ].join('\t'),
+      );
       from = i;
     }
   }
@@ -96,7 +109,13 @@ function compare(expected: readonly string[], directory: string): Comparison {
     else open.set(line, left - 1);
   }
   const missing = [...open].flatMap(([line, count]) => new Array<string>(count).fill(line));
-  return { expectedLines: expected.length, committedLines: lines.length, missing, unexpected, pendingFiles };
+  return {
+    expectedLines: expected.length,
+    committedLines: lines.length,
+    missing,
+    unexpected,
+    pendingFiles,
+  };
 }
 
 /** Names that begin with a dot or an underscore are not committed output. */
@@ -108,6 +127,8 @@ function committedLines(directory: string): { lines: string[]; pendingFiles: str
     return { lines: [], pendingFiles: [] };
   }
   const committed = names.filter((name) => !/^[._]/.test(name));
-  const lines = committed.flatMap((name) => readFileSync(join(directory, name), 'utf8').split('\n').slice(0, -1));
+  const lines = committed.flatMap((name) =>
+    readFileSync(join(directory, name), 'utf8').split('\n').slice(0, -1),
+  );
   return { lines, pendingFiles: names.filter((name) => name.includes('.inprogress')) };
 }

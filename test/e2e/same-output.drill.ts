@@ -18,7 +18,16 @@ for (const parallelism of [1, 2, 4]) {
   await t.test(`local, parallelism ${String(parallelism)}`, async (t) => {
     const output = join(folder, `local-${String(parallelism)}`);
     const args = ['--', '--input', accessLogInput, '--output', output, '--rate', '0'];
-    const done = await millrace(['run', accessLogJob, '--target', 'local', '-p', String(parallelism), '--no-type-check', ...args]);
+    const done = await millrace([
+      'run',
+      accessLogJob,
+      '--target',
+      'local',
+      '-p',
+      String(parallelism),
+      '--no-type-check',
+      ...args,
+    ]);
     t.equal(done.code, 0, done.stderr);
     t.ok(verifyAccessLog(accessLogInput, output).exactlyOnce);
   });

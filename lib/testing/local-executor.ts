@@ -1,0 +1,77 @@
+/** `LocalEnvironment`: runs a job in this process, on a MiniCluster as large as it needs. Nothing to install, no port opened. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Env } from '../base/env.js';
+import { silentLogger } from '../base/logger.js';
+import { MetricRegistry } from '../base/metrics.js';
+import { SystemClock } from '../base/system-clock.js';
+import { SystemRandom } from '../base/system-random.js';
+import { rebuildFunctions } from '../api/rebuild.js';
+import type { PreparedJob } from '../client/prepare-job.js';
+import type { JobExecutionResult } from '../gateway/client-gateway.js';
+import type { JobGraph } from '../graph/job-graph.js';
+import type { FunctionSource } from '../operators/stream-operator.js';
+import { BlobCache } from '../taskmanager/blob-cache.js';
+import { MiniCluster } from './mini-cluster.js';
+
+/** Main has reached execute() before, when it was captured. */
+const mainTimeoutMs = 60_000;
+
+function systemEnv(): Env {
+  return {
+    clock: new SystemClock(),
+    random: new SystemRandom(),
+    log: silentLogger,
+    metrics: new MetricRegistry(),
+  };
+}
+
+/** Runs the job to its end; resolves with its result, also when it failed. */
+export async function executeLocally(
+  jobGraph: JobGraph,
+  functions: FunctionSource,
+  env: Env = systemEnv(),
+): Promise<JobExecutionResult> {
+  const cluster = await MiniCluster.start(env, { slots: slotsNeeded(jobGraph) });
+  try {
+    return await cluster.result(await cluster.submit(jobGraph, functions));
+  } finally {
+    await cluster.close();
+  }
+}
+
+/** A bundled job (`millrace run --target local`): main is re-run here, as in a slot. */
+export async function runBundleLocally({
+  jobGraph,
+  bundle,
+}: PreparedJob): Promise<JobExecutionResult> {
+  const env = systemEnv();
+  const directory = await mkdtemp(join(tmpdir(), 'millrace-local-'));
+  try {
+    const blobs = new BlobCache(env, { directory });
+    const digest = jobGraph.bundle?.digest;
+    if (digest === undefined) throw new TypeError('the job graph names no bundle');
+    const { path } = await blobs.acquire(digest, () =>
+      Promise.resolve({ bytes: bundle, end: true }),
+    );
+    const functions = await rebuildFunctions({
+      bundlePath: path,
+      jobGraph,
+      env,
+      timeoutMs: mainTimeoutMs,
+    });
+    return await executeLocally(jobGraph, functions, env);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** Slot sharing: the highest parallelism of each group. */
+export function slotsNeeded(graph: JobGraph): number {
+  const groups = new Map<string, number>();
+  for (const { slotSharingGroup, parallelism } of graph.vertices) {
+    groups.set(slotSharingGroup, Math.max(groups.get(slotSharingGroup) ?? 0, parallelism));
+  }
+  return [...groups.values()].reduce((sum, n) => sum + n, 0);
+}
