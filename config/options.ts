@@ -204,12 +204,6 @@ export const options = {
     '5 min',
     'How long a job waits for slots before the attempt to schedule it fails.',
   ),
-  slotIdleTimeout: option(
-    'slot.idle.timeout',
-    durationType(),
-    '50 s',
-    'How long a job keeps a slot it does not use.',
-  ),
   taskmanagerNumberOfTaskSlots: option(
     'taskmanager.numberOfTaskSlots',
     intType({ min: 1, max: 256 }),
@@ -259,12 +253,6 @@ export const options = {
     stringType(),
     'localhost',
     'Address under which other processes reach this TaskManager.',
-  ),
-  taskmanagerRpcPort: option(
-    'taskmanager.rpc.port',
-    port(),
-    '0',
-    'Control port of a TaskManager; 0 takes a free one.',
   ),
   taskmanagerDataPort: option(
     'taskmanager.data.port',
@@ -318,12 +306,6 @@ export const options = {
     ),
     isSecret: true,
   },
-  clientTimeout: option(
-    'client.timeout',
-    durationType({ min: 100 }),
-    '60 s',
-    'How long a client tries one request, waiting for a leader included.',
-  ),
 
   // --- high availability ---------------------------------------------------------------------------------------
   highAvailabilityType: option(
@@ -367,12 +349,6 @@ export const options = {
     durationType({ min: 50, max: 50_000 }),
     '500 ms',
     'election-timeout of the etcd in use, which cannot be read from it; it bounds the lease from below.',
-  ),
-  highAvailabilityEtcdRequestTimeout: option(
-    'high-availability.etcd.request-timeout',
-    durationType({ min: 100, max: 60_000 }),
-    '1 s',
-    'Longest wait for one answer of one etcd member before another is asked.',
   ),
 
   // --- processes -----------------------------------------------------------------------------------------------
