@@ -1,10 +1,11 @@
 import { readdir, readFile, rm, rmdir, stat } from 'node:fs/promises';
 import { isAbsolute as isAbsolutePath, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { MillraceError } from '../../lib/base/errors.js';
 import type { SnapshotStorage } from '../../lib/state/snapshot-storage.js';
 import type { StateHandle } from '../../lib/state/state-handle.js';
 import type { CheckpointStorage, StoredMetadata } from './checkpoint-storage.js';
-import { errnoOf, storageError, writeDurably } from './durable-file.js';
+import { errnoOf, storageError, syncDirectory, writeDurably } from './durable-file.js';
 import {
   baseName,
   checkpointDirectoryName,
@@ -24,13 +25,14 @@ export class FileCheckpointStorage implements CheckpointStorage {
 
   /** @param directory the job's checkpoint directory (jobCheckpointDirectory), absolute; created when first written to. */
   constructor(directory: string, epochLabel: string) {
-    if (!isAbsolutePath(directory)) {
+    const path = withoutScheme(directory);
+    if (!isAbsolutePath(path)) {
       throw new MillraceError(
         'CONFIG',
         `the checkpoint directory ${directory} must be an absolute path`,
       );
     }
-    this.#directory = resolve(directory);
+    this.#directory = resolve(path);
     this.#epochLabel = epochLabel;
   }
 
@@ -41,11 +43,15 @@ export class FileCheckpointStorage implements CheckpointStorage {
   async writeMetadata(checkpointId: number, bytes: Uint8Array): Promise<{ metadataPath: string }> {
     const metadataPath = joinPath(this.checkpointDirectory(checkpointId), metadataFileName);
     await writeDurably(metadataPath, bytes);
+    // A task made the directory; its entry must be as durable as the pointer that will name it.
+    await syncDirectory(this.#directory).catch((error: unknown) => {
+      throw storageError('written', this.#directory, error);
+    });
     return { metadataPath };
   }
 
   async readMetadata(path: string): Promise<StoredMetadata> {
-    const absolute = resolve(path);
+    const absolute = resolve(withoutScheme(path));
     const metadataPath = (await isDirectory(absolute))
       ? joinPath(absolute, metadataFileName)
       : absolute;
@@ -123,7 +129,7 @@ export function createSnapshotStorage(
         return { kind: 'inline', bytes: bytes.slice() };
       const file = stateFileName(name);
       const checkpoint = checkpointDirectoryName(checkpointId, epochLabel);
-      await writeDurably(joinPath(directory, checkpoint, file), bytes);
+      await writeDurably(joinPath(withoutScheme(directory), checkpoint, file), bytes);
       return describeStateFile(file, bytes);
     },
     async read(handle, baseDirectory) {
@@ -151,6 +157,11 @@ export async function listCheckpoints(directory: string): Promise<string[]> {
     if (parsed !== undefined && (await exists(path))) found.push({ id: parsed.checkpointId, path });
   }
   return found.sort((a, b) => a.id - b.id).map(({ path }) => path);
+}
+
+/** Flink's users write `file:///path`. */
+function withoutScheme(path: string): string {
+  return path.startsWith('file:') ? fileURLToPath(path) : path;
 }
 
 async function exists(path: string): Promise<boolean> {

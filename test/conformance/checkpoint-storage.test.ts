@@ -56,7 +56,7 @@ t.test('files of their own', async (t) => {
     const handle = await storage.snapshotStorage(0).write(1, 'a-0-x-op', Uint8Array.of(1, 2));
     await storage.writeMetadata(1, Uint8Array.of(9));
     await symlink(storage.checkpointDirectory(1), join(root, 'moved'));
-    const found = await storage.readMetadata(join(root, 'moved'));
+    const found = await storage.readMetadata(`file://${join(root, 'moved')}`);
     t.strictSame([...(await storage.snapshotStorage(0).read(handle, found.baseDirectory))], [1, 2]);
   });
 
