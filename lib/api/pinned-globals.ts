@@ -1,4 +1,4 @@
-/* eslint-disable no-restricted-properties, no-restricted-syntax -- The one place that replaces what the
+/* eslint-disable no-restricted-properties, @typescript-eslint/unbound-method -- The one place that replaces what the
    bans are about: ambient time, randomness, arguments and environment, while a user's main runs. */
 /**
  * What main can capture without saying so must be the same when a slot runs it again: the clock, random
@@ -9,6 +9,11 @@ import nodeCrypto from 'node:crypto';
 import { syncBuiltinESMExports } from 'node:module';
 import { SeededRandom } from '../base/random.js';
 import type { PinnedMain } from '../graph/job-graph.js';
+
+/** The program's file and its own arguments. */
+export function programArguments(): readonly string[] {
+  return process.argv.slice(1);
+}
 
 /** What relative paths refer to right now. */
 export function currentWorkingDirectory(): string {

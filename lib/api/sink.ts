@@ -18,7 +18,10 @@ export interface SinkContext {
 }
 
 export interface Sink<T, CommT = never, WriterStateT = unknown> {
-  createWriter(context: SinkContext, restored: readonly WriterStateT[]): SinkWriter<T, CommT, WriterStateT>;
+  createWriter(
+    context: SinkContext,
+    restored: readonly WriterStateT[],
+  ): SinkWriter<T, CommT, WriterStateT>;
   createCommitter?(context: SinkContext): Committer<CommT>;
 }
 

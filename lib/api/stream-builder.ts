@@ -8,7 +8,12 @@ import { createJobGraph, functionSourceOf } from '../graph/job-graph-builder.js'
 import { generateStreamGraph } from '../graph/stream-graph-generator.js';
 import { highestMaxParallelism } from '../graph/max-parallelism.js';
 import type { OperatorTransformation } from '../graph/transformation.js';
-import type { DefinedJob, ExecutionContext, HandOverContext } from './execution-context.js';
+import type {
+  DefinedJob,
+  ExecutionContext,
+  HandOverContext,
+  LocalContext,
+} from './execution-context.js';
 import { currentWorkingDirectory } from './pinned-globals.js';
 import { jobConfigOf, jobOptionsOf, type JobOptions } from './job-options.js';
 
@@ -41,15 +46,7 @@ export class StreamBuilder {
    */
   execute(name: string | undefined): Promise<JobExecutionResult> {
     const { context } = this;
-    if (context.kind === 'local') {
-      try {
-        this.#markExecuted();
-        const { jobGraph, functions } = this.#define(name, localAttributes());
-        return context.execute(jobGraph, functions).then(failedJobsReject);
-      } catch (error) {
-        return Promise.reject(error as Error);
-      }
-    }
+    if (context.kind === 'local') return this.#executeLocally(name, context);
     try {
       this.#markExecuted();
       context.handOver(this.#define(name, context.attributes));
@@ -57,6 +54,15 @@ export class StreamBuilder {
       context.reject(error);
     }
     return new Promise(() => undefined);
+  }
+
+  async #executeLocally(
+    name: string | undefined,
+    context: LocalContext,
+  ): Promise<JobExecutionResult> {
+    this.#markExecuted();
+    const { jobGraph, functions } = this.#define(name, localAttributes());
+    return failedJobsReject(await context.execute(jobGraph, functions));
   }
 
   #markExecuted(): void {

@@ -54,7 +54,7 @@ export function watchOutsideAccess(): OutsideAccess {
       replace(holder as Functions, key, what, `${module}.${key}`);
     }
   }
-  replace(globalThis as unknown as Functions, 'fetch', 'uses the network', 'fetch');
+  replace(globalThis, 'fetch', 'uses the network', 'fetch');
   syncBuiltinESMExports();
   return {
     warnings: () =>
@@ -71,17 +71,12 @@ export function watchOutsideAccess(): OutsideAccess {
 
 /** The first frame that is not of this file: the program's, or Node's own. */
 function isCalledByProgram(): boolean {
-  const prepare = Error.prepareStackTrace;
-  let caller = '';
-  Error.prepareStackTrace = (_error, frames) => {
-    const names = frames.map((frame) => frame.getFileName() ?? '');
-    caller = names.find((name) => name !== '' && name !== import.meta.url) ?? '';
-    return '';
-  };
-  try {
-    void new Error('to look at the stack').stack;
-  } finally {
-    Error.prepareStackTrace = prepare;
-  }
+  const descriptor = Object.getOwnPropertyDescriptor(Error, 'prepareStackTrace');
+  Error.prepareStackTrace = (_error, frames) => frames.map((frame) => frame.getFileName() ?? '');
+  const { stack } = new Error('to look at the stack') as { stack?: unknown };
+  if (descriptor === undefined) Reflect.deleteProperty(Error, 'prepareStackTrace');
+  else Object.defineProperty(Error, 'prepareStackTrace', descriptor);
+  const names = Array.isArray(stack) ? (stack as string[]) : [];
+  const caller = names.find((name) => name !== '' && name !== import.meta.url) ?? '';
   return caller !== '' && !caller.startsWith('node:');
 }
