@@ -43,6 +43,7 @@ class InProcessSlot implements RunningSlot {
   readonly #deps: InProcessSlotDeps;
   readonly #events: SlotEvents;
   readonly #ready: Promise<SlotRuntime | undefined>;
+  #onEnd: () => void = () => undefined;
   #isEnded = false;
 
   constructor(env: Env, deps: InProcessSlotDeps, start: SlotStart, events: SlotEvents) {
@@ -72,7 +73,7 @@ class InProcessSlot implements RunningSlot {
     const source = await functions(deployment, bundlePath);
     const channels = network.openChannels(deployment, slotIndex);
     this.#onEnd = () => {
-      network.closeChannels(channels);
+      network.releaseChannels(slotIndex, deployment.generation);
     };
     const runtime = new SlotRuntime(this.#env, {
       functions: source,
@@ -88,8 +89,6 @@ class InProcessSlot implements RunningSlot {
     runtime.deploy(deployment);
     return runtime;
   }
-
-  #onEnd: () => void = () => undefined;
 
   #end(failure: ReturnType<typeof toFailure> | undefined): void {
     if (this.#isEnded) return;

@@ -51,7 +51,7 @@ export class WorkerSlotRunner implements SlotRunner {
           events.onReport(report);
         },
         onEnded: (failure) => {
-          this.#network.closeChannels(channels);
+          this.#network.releaseChannels(slotIndex, deployment.generation);
           events.onEnded(failure);
         },
       });
