@@ -6,11 +6,7 @@ import { decodeMetadata } from './format/metadata-v1.js';
 import type { CheckpointStorage } from './storage/checkpoint-storage.js';
 import type { CheckpointPointer, CompletedCheckpoint } from './types.js';
 
-export {
-  assignState,
-  withAssignedMaxParallelism,
-  type AssignedState,
-} from '../lib/state/state-assignment.js';
+export { assignState, type AssignedState } from '../lib/state/state-assignment.js';
 
 /** By the path of its directory or of its metadata file. */
 export async function loadCheckpoint(

@@ -6,11 +6,9 @@ import {
 } from './metric-names.js';
 
 const titles: Readonly<Record<MetricScope, string>> = {
-  cluster: 'Cluster',
+  jobmanager: 'JobManager and cluster',
   job: 'Jobs',
   task: 'Tasks',
-  jobmanager: 'JobManager process',
-  taskmanager: 'TaskManager process',
 };
 
 /** The text of docs/reference/metrics.md. A test keeps the file equal to it (UPDATE=1 rewrites it). */
@@ -28,8 +26,7 @@ export function metricsReference(): string {
     lines.push(
       `## ${titles[scope]}`,
       '',
-      `Labels: ${labels}.`,
-      '',
+      ...(labels === '' ? [] : [`Labels: ${labels}.`, '']),
       '| Metric | Type | Unit | Meaning |',
       '| --- | --- | --- | --- |',
     );

@@ -17,39 +17,37 @@ for (const definition of metricDefinitions) {
 /**
  * Samples of one name become one family with its HELP and TYPE. A sample's name may be full
  * (`flink_jobmanager_job_numRestarts`) or short with labels that tell its scope: `task_id` a task's, `job_id` a job's,
- * `tm_id` a TaskManager's, else the cluster's. Metrics of user functions keep their name under the task's prefix.
+ * else the JobManager's. Metrics of user functions keep their name under the task's prefix.
  */
 export function formatPrometheus(samples: readonly MetricSample[]): string {
-  const families = new Map<string, MetricSample[]>();
+  const families = new Map<string, Map<string, MetricSample>>();
   for (const sample of samples) {
     const name = toPrometheusName(sample);
-    const family = families.get(name);
-    if (family === undefined) families.set(name, [sample]);
-    else family.push(sample);
+    const family = families.get(name) ?? new Map<string, MetricSample>();
+    families.set(name, family);
+    // Prometheus refuses a page on which a series is twice: the first one counts.
+    const labels = formatLabels(sample.labels);
+    if (!family.has(labels)) family.set(labels, sample);
   }
   let text = '';
   for (const [name, family] of [...families].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const definition = definitionsByName.get(name);
-    const type = definition?.type ?? family[0]?.type ?? 'gauge';
+    const [first] = family.values();
     if (definition !== undefined) {
       text += `# HELP ${name} ${escapeHelp(definition.meaning)} Unit: ${definition.unit}.\n`;
     }
-    text += `# TYPE ${name} ${type}\n`;
-    for (const { labels, value } of family)
-      text += `${name}${formatLabels(labels)} ${formatValue(value)}\n`;
+    text += `# TYPE ${name} ${definition?.type ?? first?.type ?? 'gauge'}\n`;
+    for (const [labels, { value }] of family) text += `${name}${labels} ${formatValue(value)}\n`;
   }
   return text;
 }
 
 export function toPrometheusName({ name, labels }: MetricSample): string {
-  const full = name.replace(/[^a-zA-Z0-9_:]/g, '_');
-  if (full.startsWith('flink_')) return full;
-  const status: MetricScope = 'tm_id' in labels ? 'taskmanager' : 'jobmanager';
-  const scope: MetricScope = 'task_id' in labels ? 'task' : 'job_id' in labels ? 'job' : 'cluster';
-  // Process metrics are the only ones without a job; the table tells them from the cluster's.
-  const candidates = scope === 'cluster' ? [scope, status] : [scope];
-  const names = candidates.map((candidate) => prometheusName({ scope: candidate, name: full }));
-  return names.find((candidate) => definitionsByName.has(candidate)) ?? names.at(-1) ?? full;
+  const valid = name.replace(/[^a-zA-Z0-9_:]/g, '_');
+  if (valid.startsWith('flink_')) return valid;
+  const scope: MetricScope =
+    'task_id' in labels ? 'task' : 'job_id' in labels ? 'job' : 'jobmanager';
+  return prometheusName({ scope, name: valid });
 }
 
 function formatLabels(labels: Readonly<Record<string, string>>): string {

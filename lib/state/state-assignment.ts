@@ -118,24 +118,6 @@ export function assignState(
   return { checkpointId: checkpoint.checkpointId, tasks, coordinators, maxParallelism, dropped };
 }
 
-/**
- * The job's vertices with the checkpoint's numbers of key groups: what is to be deployed. The head of a chain decides for
- * its vertex (keyed state is at heads); operators without state go with it.
- */
-export function withAssignedMaxParallelism<
-  V extends AssignableVertex & { readonly maxParallelism: number },
->(vertices: readonly V[], assigned: AssignedState): V[] {
-  return vertices.map((vertex) => {
-    const known = vertex.operators.map(({ id }) => assigned.maxParallelism.get(id));
-    const ofVertex = known.find((value) => value !== undefined) ?? vertex.maxParallelism;
-    const operators = vertex.operators.map((operator, index) => ({
-      ...operator,
-      maxParallelism: known[index] ?? ofVertex,
-    }));
-    return { ...vertex, maxParallelism: ofVertex, operators };
-  });
-}
-
 function collectOperators(checkpoint: AssignableCheckpoint): Map<OperatorId, OldOperator> {
   const operators = new Map<OperatorId, OldOperator>();
   for (const vertex of checkpoint.vertices) {

@@ -8,7 +8,6 @@ import {
 } from '../../../lib/state/key-group-range.js';
 import {
   assignState,
-  withAssignedMaxParallelism,
   type AssignableCheckpoint,
   type AssignableVertex,
 } from '../../../lib/state/state-assignment.js';
@@ -207,14 +206,6 @@ t.test('the checkpoint decides on the number of key groups', (t) => {
   const old = checkpoint([{ operators: ['a'], parallelism: 1, maxParallelism: 64 }]);
   const assigned = assignState(old, [vertex(['a'], 2)], options);
   t.equal(assigned.maxParallelism.get(id('a')), 64, 'the default of the graph gives way');
-  const job = [
-    { ...vertex(['a', 'new'], 2), maxParallelism: 128 },
-    { ...vertex(['other'], 1), maxParallelism: 128 },
-  ];
-  t.match(withAssignedMaxParallelism(job, assigned), [
-    { maxParallelism: 64, operators: [{ maxParallelism: 64 }, { maxParallelism: 64 }] },
-    { maxParallelism: 128, operators: [{ maxParallelism: 128 }] },
-  ]);
   t.throws(() => assignState(old, [vertex(['a'], 65)], options), {
     code: 'CHECKPOINT_INCOMPATIBLE',
     message: /uid-a.*parallelism 65.*64 key groups/,
