@@ -48,7 +48,7 @@ export function jobSummary(source: JobViewSource, now: number): JobSummary {
   const { graph, execution, startTime, statusReason } = source;
   const end = endTime(execution);
   const counts = countStates(execution.vertices);
-  const lower = Object.entries(counts).map(([state, count]) => [state.toLowerCase(), count]);
+  const lower = Object.entries(counts).map(([state, n]) => [state.toLowerCase(), n] as const);
   return {
     jid: graph.jobId,
     name: graph.name,
@@ -57,7 +57,7 @@ export function jobSummary(source: JobViewSource, now: number): JobSummary {
     'end-time': end,
     duration: (end < 0 ? now : end) - startTime,
     'last-modification': Math.max(startTime, ...Object.values(execution.timestamps)),
-    tasks: { total: execution.vertices.length, ...Object.fromEntries(lower) },
+    tasks: Object.fromEntries([['total', execution.vertices.length] as const, ...lower]),
     ...(statusReason !== undefined && { 'status-reason': statusReason }),
   };
 }

@@ -1,0 +1,628 @@
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import type { Source, SplitEnumerator } from '../../../lib/api/source.js';
+import { MillraceError, toFailure } from '../../../lib/base/errors.js';
+import type { JobId } from '../../../lib/base/ids.js';
+import type { JobGraph } from '../../../lib/graph/job-graph.js';
+import type {
+  ScriptedTask,
+  ScriptedTaskManager,
+  TaskScript,
+} from '../../support/scripted-task-manager.js';
+import { JobManagerCluster, type TestJobManager } from '../../support/job-manager-cluster.js';
+import type { TeardownHost } from '../../support/etcd.js';
+import { operatorId, testGraph, testJobConfig } from '../../support/job-graphs.js';
+
+/** Hands out the numbers below `count`, one a request, in order. */
+function numbers(count: number): Source<unknown, unknown, unknown> {
+  const enumerator = (
+    context: {
+      assignSplits(subtask: number, splits: readonly unknown[]): void;
+      signalNoMoreSplits(subtask: number): void;
+    },
+    left: number[],
+  ): SplitEnumerator<unknown, unknown> => ({
+    start: () => undefined,
+    addReader: () => undefined,
+    handleSplitRequest: (subtask) => {
+      const next = left.shift();
+      if (next === undefined) context.signalNoMoreSplits(subtask);
+      else context.assignSplits(subtask, [next]);
+    },
+    addSplitsBack: (splits) => {
+      left.unshift(...(splits as number[]));
+    },
+    snapshotState: () => [...left],
+    close: () => undefined,
+  });
+  return {
+    boundedness: 'bounded',
+    createEnumerator: (context) =>
+      enumerator(
+        context,
+        Array.from({ length: count }, (_, index) => index),
+      ),
+    restoreEnumerator: (context, state) => enumerator(context, [...(state as number[])]),
+    createReader: () => {
+      throw new Error('not here');
+    },
+  };
+}
+
+const pipeline = (config: Partial<JobGraph['config']> = {}, jobId = 'job'): JobGraph =>
+  testGraph({
+    jobId,
+    vertices: [
+      { name: `src-${jobId}`.slice(0, 16), parallelism: 2 },
+      { name: `win-${jobId}`.slice(0, 16), parallelism: 2 },
+    ],
+    edges: [[`src-${jobId}`.slice(0, 16), `win-${jobId}`.slice(0, 16), 'HASH']],
+    config,
+  });
+
+const checkpointing = { ...testJobConfig.checkpointing, intervalMs: 1_000 };
+
+interface Setup {
+  readonly cluster: JobManagerCluster;
+  readonly jm: TestJobManager;
+  readonly taskManagers: ScriptedTaskManager[];
+  readonly completed: number[];
+}
+
+/** Every task acknowledges every checkpoint. */
+async function setUp(t: TeardownHost, slotsPerTaskManager: number, count = 2): Promise<Setup> {
+  const cluster = new JobManagerCluster(t);
+  const jm = await cluster.jobManager('jm1');
+  const leader = await cluster.leader(jm);
+  const taskManagers: ScriptedTaskManager[] = [];
+  const completed: number[] = [];
+  const script: TaskScript = {
+    onTrigger: (checkpointId, attemptIds) => {
+      const first = taskManagers
+        .flatMap((one) => one.tasks())
+        .find(({ descriptor }) => attemptIds.includes(descriptor.attemptId));
+      for (const one of taskManagers)
+        for (const task of one.tasks())
+          if (task.jobId === first?.jobId) acknowledge(one, task, checkpointId);
+    },
+    onComplete: (checkpointId) => completed.push(checkpointId),
+  };
+  for (let i = 1; i <= count; i++) {
+    const taskManager = await cluster.taskManager(`tm${String(i)}`, slotsPerTaskManager, script);
+    await taskManager.register(leader);
+    taskManagers.push(taskManager);
+  }
+  return { cluster, jm, taskManagers, completed };
+}
+
+function acknowledge(
+  taskManager: ScriptedTaskManager,
+  task: ScriptedTask,
+  checkpointId: number,
+): void {
+  if (task.state !== 'RUNNING') return;
+  const { attemptId, vertex, subtaskIndex } = task.descriptor;
+  const state = {
+    kind: 'inline' as const,
+    bytes: Buffer.from(`${vertex.name}/${String(subtaskIndex)}`),
+  };
+  const [operator] = vertex.operators;
+  taskManager.leader?.acknowledgeCheckpoint({
+    jobId: task.jobId,
+    attemptId,
+    checkpointId,
+    snapshot: {
+      operators: operator === undefined ? {} : { [operator.id]: { operator: state } },
+      finished: false,
+    },
+    alignmentMs: 0,
+    syncMs: 0,
+    asyncMs: 0,
+    startDelayMs: 0,
+  });
+}
+
+async function runJob({ cluster, jm }: Setup, graph: JobGraph): Promise<JobId> {
+  cluster.sources.set(graph.vertices[0]?.operators[0]?.id ?? '', numbers(10));
+  const { jobId } = await jm
+    .gateway()
+    .submitJob({ submissionId: `s-${graph.jobId}`, jobGraph: graph });
+  await untilRunning(cluster, jm, jobId);
+  return jobId;
+}
+
+async function untilRunning(
+  cluster: JobManagerCluster,
+  jm: TestJobManager,
+  jobId: JobId,
+): Promise<void> {
+  await cluster.until('all tasks run', async () => {
+    const { state, vertices } = await jm.gateway().jobDetails(jobId);
+    return (
+      state === 'RUNNING' && vertices.every((vertex) => vertex.tasks.RUNNING === vertex.parallelism)
+    );
+  });
+}
+
+async function untilState(
+  cluster: JobManagerCluster,
+  jm: TestJobManager,
+  jobId: JobId,
+  state: string,
+): Promise<void> {
+  await cluster.until(
+    `the job is ${state}`,
+    async () => (await jm.gateway().listJobs()).find(({ jid }) => jid === jobId)?.state === state,
+  );
+}
+
+async function checkpoint({ cluster, completed }: Setup): Promise<void> {
+  const before = completed.length;
+  await cluster.clock.advance(1_000);
+  await cluster.until('a checkpoint completes', () => completed.length > before);
+}
+
+const tasksOf = (
+  taskManagers: readonly ScriptedTaskManager[],
+  prefix: string,
+): { taskManager: ScriptedTaskManager; task: ScriptedTask }[] =>
+  taskManagers
+    .flatMap((taskManager) => taskManager.tasks().map((task) => ({ taskManager, task })))
+    .filter(({ task }) => task.descriptor.vertex.name.startsWith(prefix))
+    .sort((a, b) => a.task.descriptor.subtaskIndex - b.task.descriptor.subtaskIndex);
+
+const splitsOf = (task: ScriptedTask | undefined): unknown[] =>
+  (task?.events ?? []).flatMap(({ event }) => (event.kind === 'addSplits' ? event.splits : []));
+
+t.test('a job is deployed slot by slot, spread over the TaskManagers, and runs', async (t) => {
+  const setup = await setUp(t, 1);
+  const { jm, taskManagers } = setup;
+  const jobId = await runJob(setup, pipeline());
+  const [first, second] = taskManagers.map((one) => one.deployments[0]);
+  t.same(
+    first?.tasks.map((task) => task.vertex.name.slice(0, 3)),
+    ['src', 'win'],
+    'a slot holds a whole pipeline',
+  );
+  t.equal(second?.tasks.length, 2);
+  const output = first?.tasks[0]?.outputs[0];
+  t.equal(output?.channels.length, 2);
+  t.same(
+    output?.channels.map((channel) => channel.peer.taskManagerId).sort(),
+    ['tm1', 'tm2'],
+    'all to all',
+  );
+  const incoming = second?.tasks[1]?.inputs[0]?.channels.map(({ channelId }) => channelId);
+  t.ok(
+    incoming?.includes(
+      output?.channels.find(({ peer }) => peer.taskManagerId === 'tm2')?.channelId ?? '',
+    ),
+    'both ends name the channel alike',
+  );
+  t.match(await jm.gateway().overview(), {
+    taskmanagers: 2,
+    'slots-total': 2,
+    'slots-available': 0,
+    'jobs-running': 1,
+  });
+  await taskManagers[0]?.heartbeat();
+  t.match((await jm.gateway().jobDetails(jobId)).vertices[0]?.metrics, { 'read-records': 7 });
+  t.ok(jm.events.some(({ event }) => event === 'job.running'));
+  t.match(await jm.gateway().taskManagerLog('tm1' as never, { maxLines: 1, stream: 'log' }), [
+    'log of tm1',
+  ]);
+});
+
+t.test(
+  'a bounded job ends when all tasks have: result first, then slots, keys and files are gone',
+  async (t) => {
+    const setup = await setUp(t, 1);
+    const { cluster, jm, taskManagers } = setup;
+    const jobId = await runJob(setup, pipeline({ checkpointing }));
+    await checkpoint(setup);
+    t.equal(await jm.gateway().jobResult(jobId), undefined);
+    for (const one of taskManagers) for (const task of one.tasks()) one.setState(task, 'FINISHED');
+    await untilState(cluster, jm, jobId, 'FINISHED');
+    t.match(await jm.gateway().jobResult(jobId), { state: 'FINISHED', name: 'job' });
+    t.match(await jm.gateway().jobDetails(jobId), {
+      state: 'FINISHED',
+      'status-counts': { FINISHED: 4 },
+    });
+    await cluster.until(
+      'slots are free',
+      async () => (await jm.gateway().overview())['slots-available'] === 2,
+    );
+    await cluster.until('the job leaves nothing in the store', async () =>
+      keysOfJob(setup, jobId).then((keys) => keys.length === 0),
+    );
+    t.same(checkpointDirectories(cluster, jobId), [], 'a FINISHED job keeps no checkpoint');
+    await t.resolves(
+      jm
+        .gateway()
+        .submitJob({ submissionId: 's-job-repeated', jobGraph: pipeline() })
+        .catch((error: unknown) => {
+          t.match(error, { code: 'JOB_DUPLICATE' });
+        }),
+    );
+  },
+);
+
+t.test('a job that does not fit waits, says why, runs when slots come', async (t) => {
+  const setup = await setUp(t, 1, 1);
+  const { cluster, jm } = setup;
+  const graph = pipeline();
+  cluster.sources.set(graph.vertices[0]?.operators[0]?.id ?? '', numbers(1));
+  const { jobId } = await jm.gateway().submitJob({ submissionId: 's', jobGraph: graph });
+  await cluster.until('the reason is given', async () => {
+    const [job] = await jm.gateway().listJobs();
+    return job?.state === 'CREATED' && job['status-reason'] === 'needs 2 slots, 1 exist';
+  });
+  const other = await cluster.taskManager('tm2', 1);
+  await other.register(await cluster.leader(jm));
+  await untilRunning(cluster, jm, jobId);
+});
+
+t.test(
+  'a job that never gets its slots fails with the shortage, and frees what it asked for',
+  async (t) => {
+    const setup = await setUp(t, 1, 1);
+    const { cluster, jm } = setup;
+    const graph = pipeline();
+    cluster.sources.set(graph.vertices[0]?.operators[0]?.id ?? '', numbers(1));
+    const { jobId } = await jm.gateway().submitJob({ submissionId: 's', jobGraph: graph });
+    await cluster.until(
+      'it waits',
+      async () => (await jm.gateway().listJobs())[0]?.state === 'CREATED',
+    );
+    for (let i = 0; i < 61; i++) {
+      await setup.taskManagers[0]?.heartbeat();
+      await cluster.clock.advance(1_000);
+    }
+    await untilState(cluster, jm, jobId, 'FAILED');
+    t.match(await jm.gateway().jobResult(jobId), {
+      state: 'FAILED',
+      failure: { code: 'NO_RESOURCE_AVAILABLE', message: /needs 2 slots, 1 exist/ },
+    });
+    t.match(await jm.gateway().jobExceptions(jobId, 5), {
+      exceptionHistory: { entries: [{ exceptionName: 'NO_RESOURCE_AVAILABLE' }] },
+    });
+  },
+);
+
+t.test(
+  'a failed task restarts its region from the last checkpoint, and splits given since come again in order',
+  async (t) => {
+    const setup = await setUp(t, 1);
+    const { cluster, jm, taskManagers } = setup;
+    const graph = pipeline({ checkpointing });
+    const source = graph.vertices[0]?.operators[0]?.id ?? operatorId('x');
+    const jobId = await runJob(setup, graph);
+    const [reader] = tasksOf(taskManagers, 'src');
+    const ask = async (): Promise<void> => {
+      const before = splitsOf(reader?.task).length;
+      if (reader !== undefined)
+        reader.taskManager.sendEvent(reader.task, source, { kind: 'requestSplit' });
+      await cluster.until('a split arrives', () => splitsOf(reader?.task).length > before);
+    };
+    await ask();
+    await checkpoint(setup);
+    await ask();
+    await ask();
+    t.same(splitsOf(reader?.task), [0, 1, 2]);
+
+    const [, window] = tasksOf(taskManagers, 'win');
+    window?.taskManager.setState(
+      window.task,
+      'FAILED',
+      toFailure(new MillraceError('USER_FUNCTION', 'bad record')),
+    );
+    await untilState(cluster, jm, jobId, 'RESTARTING');
+    const summary = (await jm.gateway().listJobs())[0];
+    t.match(summary?.['status-reason'], /restarts in \d+ ms after: bad record/);
+    await cluster.clock.advance(100);
+    await untilRunning(cluster, jm, jobId);
+    const restarted = tasksOf(taskManagers, 'src');
+    t.same(
+      restarted.map(({ task }) => task.descriptor.generation),
+      [1, 1],
+    );
+    t.match(restarted[0]?.task.descriptor.restore, { checkpointId: 1, finished: false });
+    t.match(restarted[1]?.task.descriptor.restore?.operators[source]?.operator, [
+      { kind: 'inline', bytes: Buffer.from('src-job/1') },
+    ]);
+    if (restarted[1] !== undefined) {
+      for (let i = 1; i <= 2; i++) {
+        restarted[1].taskManager.sendEvent(restarted[1].task, source, { kind: 'requestSplit' });
+        await cluster.until('a split arrives', () => splitsOf(restarted[1]?.task).length >= i);
+      }
+    }
+    t.same(
+      splitsOf(restarted[1]?.task),
+      [1, 2],
+      'what the checkpoint does not cover is given out again',
+    );
+    const exceptions = await jm.gateway().jobExceptions(jobId, 5);
+    t.match(exceptions.exceptionHistory.entries[0], {
+      exceptionName: 'USER_FUNCTION',
+      taskName: /^win-job \(2\/2\)$/,
+      taskManagerId: window?.taskManager.id,
+    });
+    t.match(await jm.gateway().jobCheckpoints(jobId), { latest: { restored: { id: 1 } } });
+  },
+);
+
+t.test(
+  'a lost TaskManager costs a restart on what is left, and nothing of another job',
+  async (t) => {
+    const setup = await setUp(t, 2);
+    const { cluster, jm, taskManagers } = setup;
+    const jobId = await runJob(setup, pipeline());
+    const single = testGraph({
+      jobId: 'single',
+      vertices: [{ name: 'src-single', parallelism: 1 }],
+    });
+    const other = await runJob(setup, single);
+    const holder = taskManagers.find((one) => one.tasks().every(({ jobId: id }) => id !== other));
+    const kept = tasksOf(taskManagers, 'src-single').map(({ task }) => task.descriptor.attemptId);
+    const spare = await cluster.taskManager('tm3', 2);
+    await spare.register(await cluster.leader(jm));
+    holder?.die();
+    await untilState(cluster, jm, jobId, 'RESTARTING');
+    await cluster.clock.advance(100);
+    await untilRunning(cluster, jm, jobId);
+    t.same(
+      tasksOf(taskManagers, 'src-single').map(({ task }) => task.descriptor.attemptId),
+      kept,
+    );
+    t.match(await jm.gateway().jobDetails(other), { state: 'RUNNING', generation: 0 });
+    t.match(
+      (await jm.gateway().jobExceptions(jobId, 1))['root-exception'],
+      /TaskManager tm\d was lost/,
+    );
+  },
+);
+
+t.test('a silent TaskManager is lost after the heartbeat timeout', async (t) => {
+  const setup = await setUp(t, 1);
+  const { cluster, jm, taskManagers } = setup;
+  const jobId = await runJob(setup, pipeline());
+  for (let i = 0; i < 6; i++) {
+    await taskManagers[0]?.heartbeat();
+    await cluster.clock.advance(1_000);
+  }
+  await untilState(cluster, jm, jobId, 'CREATED').catch(() =>
+    untilState(cluster, jm, jobId, 'RESTARTING'),
+  );
+  t.same(
+    (await jm.gateway().taskManagers()).map(({ id }) => id),
+    ['tm1'],
+  );
+});
+
+t.test('cancelling is recorded, ends the tasks and keeps the checkpoints', async (t) => {
+  const setup = await setUp(t, 1);
+  const { cluster, jm, taskManagers } = setup;
+  const jobId = await runJob(setup, pipeline({ checkpointing }));
+  await checkpoint(setup);
+  await jm.gateway().cancelJob(jobId);
+  await untilState(cluster, jm, jobId, 'CANCELED');
+  t.same(
+    taskManagers.flatMap((one) => one.tasks()),
+    [],
+  );
+  await cluster.until('cleaned up', async () => (await keysOfJob(setup, jobId)).length === 0);
+  const [kept] = checkpointDirectories(cluster, jobId);
+  t.ok(existsSync(join(kept ?? '', '_metadata')), 'run -s can go on from it');
+  t.ok(existsSync(join(kept ?? '', '_retained')));
+  await t.rejects(jm.gateway().cancelJob('0'.repeat(32) as JobId), { code: 'JOB_NOT_FOUND' });
+});
+
+t.test('restarts end when the strategy says so, and the job fails with the cause', async (t) => {
+  const setup = await setUp(t, 1);
+  const { cluster, jm, taskManagers } = setup;
+  const jobId = await runJob(setup, pipeline({ restartStrategy: { type: 'none' } }));
+  const [window] = tasksOf(taskManagers, 'win');
+  window?.taskManager.setState(
+    window.task,
+    'FAILED',
+    toFailure(new MillraceError('USER_FUNCTION', 'bad record')),
+  );
+  await untilState(cluster, jm, jobId, 'FAILED');
+  t.match(await jm.gateway().jobResult(jobId), {
+    failure: { code: 'JOB_FAILED', cause: { code: 'USER_FUNCTION', message: 'bad record' } },
+  });
+});
+
+t.test('a fault in an enumerator fails its job over with new enumerators', async (t) => {
+  const setup = await setUp(t, 1);
+  const { cluster, jm, taskManagers } = setup;
+  const graph = pipeline();
+  const jobId = await runJob(setup, graph);
+  const source = graph.vertices[0]?.operators[0]?.id ?? operatorId('x');
+  const real = numbers(10);
+  let isBroken = true;
+  cluster.sources.set(source, real);
+  const good = tasksOf(taskManagers, 'src');
+  const enumerator = { ...real };
+  cluster.sources.set(source, {
+    ...enumerator,
+    createEnumerator: (context) => {
+      const inner = real.createEnumerator(context);
+      return {
+        ...inner,
+        handleSplitRequest: (subtask) => {
+          if (isBroken) throw new Error('no such bucket');
+          inner.handleSplitRequest(subtask);
+        },
+      };
+    },
+  });
+  // The broken one takes effect with the first restart.
+  good[0]?.taskManager.setState(good[0].task, 'FAILED', toFailure(new Error('first')));
+  await untilState(cluster, jm, jobId, 'RESTARTING');
+  await cluster.clock.advance(100);
+  await untilRunning(cluster, jm, jobId);
+  const [reader] = tasksOf(taskManagers, 'src');
+  reader?.taskManager.sendEvent(reader.task, source, { kind: 'requestSplit' });
+  await untilState(cluster, jm, jobId, 'RESTARTING');
+  isBroken = false;
+  await cluster.clock.advance(100);
+  await untilRunning(cluster, jm, jobId);
+  t.match(
+    (await jm.gateway().jobExceptions(jobId, 1))['root-exception'],
+    /the split enumerator of a source threw: no such bucket/,
+  );
+  const [again] = tasksOf(taskManagers, 'src');
+  again?.taskManager.sendEvent(again.task, source, { kind: 'requestSplit' });
+  await cluster.until('a split arrives', () => splitsOf(again?.task).length === 1);
+});
+
+t.test(
+  'a successor goes on from the last completed checkpoint with a new generation',
+  async (t) => {
+    const setup = await setUp(t, 1);
+    const { cluster, jm, taskManagers } = setup;
+    const standby = await cluster.jobManager('jm2');
+    const jobId = await runJob(setup, pipeline({ checkpointing }));
+    await checkpoint(setup);
+    t.equal(standby.manager.gateway(), undefined);
+
+    // The leader is cut off from the store, as a paused machine is; its TaskManagers are not told anything.
+    jm.kv.faults.unavailable = true;
+    for (let i = 0; i < 6; i++) await cluster.clock.advance(1_000);
+    const leader = await cluster.leader(standby);
+    for (const one of taskManagers) {
+      one.session?.close('found a newer leader');
+      await one.register(leader);
+    }
+    t.same(
+      taskManagers
+        .flatMap((one) => one.tasks().map(({ descriptor }) => descriptor.generation))
+        .filter((one) => one > 0),
+      [],
+    );
+    await untilRunning(cluster, standby, jobId);
+    const tasks = tasksOf(taskManagers, 'src').map(({ task }) => task.descriptor);
+    t.same(
+      tasks.map(({ generation }) => generation),
+      [1, 1],
+    );
+    t.same(
+      tasks.map(({ restore }) => restore?.checkpointId),
+      [1, 1],
+    );
+    for (const event of ['leader.granted', 'job.recovered', 'checkpoint.restored', 'job.running']) {
+      t.ok(
+        standby.events.some((one) => one.event === event),
+        event,
+      );
+    }
+    t.match(await standby.gateway().jobDetails(jobId), { state: 'RUNNING', generation: 1 });
+
+    jm.kv.faults.unavailable = false;
+    for (let i = 0; i < 5; i++) await cluster.clock.advance(1_000);
+    await cluster.until('the old leader knows that it was deposed', () => jm.lost !== undefined);
+    t.equal(jm.manager.gateway(), undefined);
+    t.match(
+      await standby.gateway().jobDetails(jobId),
+      { state: 'RUNNING', generation: 1 },
+      'nothing of the job was cancelled',
+    );
+  },
+);
+
+t.test(
+  'an ended job is listed by the successor and never runs again; a wish to cancel is carried out',
+  async (t) => {
+    const setup = await setUp(t, 2);
+    const { cluster, jm, taskManagers } = setup;
+    const ended = await runJob(setup, pipeline());
+    for (const one of taskManagers) for (const task of one.tasks()) one.setState(task, 'FINISHED');
+    await untilState(cluster, jm, ended, 'FINISHED');
+    const doomed = await runJob(setup, pipeline({}, 'doomed'));
+    // The wish reaches the store, the leader dies before it acts on it.
+    for (const one of taskManagers) one.cancelTasks = () => new Promise(() => undefined);
+    await jm.gateway().cancelJob(doomed);
+    const standby = await cluster.jobManager('jm2');
+    await jm.close();
+    const leader = await cluster.leader(standby);
+    await untilState(cluster, standby, doomed, 'CANCELED');
+    for (const one of taskManagers) await one.register(leader);
+    await cluster.until(
+      'left-over slots are freed',
+      async () => (await standby.gateway().overview())['slots-available'] === 4,
+    );
+    t.match(await standby.gateway().jobResult(ended), { state: 'FINISHED' });
+    const deployments = taskManagers.reduce((sum, one) => sum + one.deployments.length, 0);
+    await cluster.clock.advance(2_000);
+    t.equal(
+      taskManagers.reduce((sum, one) => sum + one.deployments.length, 0),
+      deployments,
+    );
+  },
+);
+
+t.test(
+  'a damaged latest checkpoint stops only its job, keeps its data, and can be given up',
+  async (t) => {
+    const setup = await setUp(t, 2);
+    const { cluster, jm, taskManagers } = setup;
+    const jobId = await runJob(setup, pipeline({ checkpointing }));
+    const other = await runJob(setup, pipeline({}, 'other'));
+    await checkpoint(setup);
+    const { rmSync } = await import('node:fs');
+    const [directory] = checkpointDirectories(cluster, jobId);
+    rmSync(join(directory ?? '', '_metadata'));
+    const standby = await cluster.jobManager('jm2');
+    await jm.close();
+    const leader = await cluster.leader(standby);
+    for (const one of taskManagers) await one.register(leader);
+    await untilState(cluster, standby, jobId, 'FAILED');
+    await untilRunning(cluster, standby, other);
+    const [summary] = (await standby.gateway().listJobs()).filter(({ jid }) => jid === jobId);
+    t.match(summary?.['status-reason'], /cannot be recovered.*its data is kept/i);
+    t.equal(await standby.gateway().jobResult(jobId), undefined, 'no result is written');
+    t.not((await keysOfJob(setup, jobId)).length, 0);
+    await standby.gateway().cancelJob(jobId);
+    await untilState(cluster, standby, jobId, 'CANCELED');
+  },
+);
+
+t.test('refuses what is no job, and a second job under one id', async (t) => {
+  const { jm, cluster } = await setUp(t, 1);
+  const graph = pipeline();
+  cluster.sources.set(graph.vertices[0]?.operators[0]?.id ?? '', numbers(1));
+  await t.rejects(
+    jm.gateway().submitJob({ submissionId: 'a', jobGraph: { ...graph, vertices: [] } }),
+    { code: 'JOB_INVALID' },
+  );
+  const bundled = { ...graph, bundle: { digest: 'a'.repeat(64) as never, sizeBytes: 3 } };
+  await t.rejects(
+    jm.gateway().submitJob({ submissionId: 'a', jobGraph: bundled, bundle: Buffer.from('abc') }),
+    { code: 'BLOB_CORRUPT' },
+  );
+  const first = jm.gateway().submitJob({ submissionId: 'a', jobGraph: graph });
+  const again = jm.gateway().submitJob({ submissionId: 'a', jobGraph: graph });
+  t.same(await first, await again, 'a repetition is answered as the first');
+  await t.rejects(jm.gateway().submitJob({ submissionId: 'b', jobGraph: graph }), {
+    code: 'JOB_DUPLICATE',
+  });
+});
+
+async function keysOfJob({ jm }: Setup, jobId: JobId): Promise<string[]> {
+  jm.kv.faults.unavailable = false;
+  const key = '/millrace/v1/test/jobs/';
+  const { MemoryKvStore } = await import('../../../ha/memory/memory-kv-store.js');
+  const reader = new MemoryKvStore(jm.env.clock, jm.kv.server);
+  const { entries } = await reader.range({ key, rangeEnd: `${key}~` });
+  await reader.close();
+  return entries.map((entry) => entry.key).filter((one) => one.includes(jobId));
+}
+
+function checkpointDirectories(cluster: JobManagerCluster, jobId: JobId): string[] {
+  return readdirSync(cluster.storageDir).flatMap((uid) => {
+    const directory = join(cluster.storageDir, uid, 'jobs', jobId, 'checkpoints');
+    return existsSync(directory) ? readdirSync(directory).map((name) => join(directory, name)) : [];
+  });
+}
