@@ -167,19 +167,19 @@ export async function openHighAvailability(
     } catch (error) {
       if (!hasCode(error, 'ETCD_UNAVAILABLE')) throw error;
       const waited = Math.round(env.clock.now() - began);
-      if (waited > timeoutMs) {
-        throw new MillraceError(
-          'ETCD_UNAVAILABLE',
-          `etcd at ${endpoints.join(', ')} did not answer for ${String(waited)} ms: start it or correct high-availability.etcd.endpoints`,
-          { cause: error },
-        );
-      }
       if (attempt % 6 === 0) {
         env.log.warn(
           { event: 'etcd.unavailable', err: error, endpoints, waitedMs: waited },
           'etcd does not answer; trying again',
         );
         console.error(`waiting for etcd at ${endpoints.join(', ')} since ${String(waited)} ms`);
+      }
+      if (waited > timeoutMs) {
+        throw new MillraceError(
+          'ETCD_UNAVAILABLE',
+          `etcd at ${endpoints.join(', ')} did not answer for ${String(waited)} ms: start it or correct high-availability.etcd.endpoints`,
+          { cause: error },
+        );
       }
       await sleep(env.clock, retryMs, signal);
     }
