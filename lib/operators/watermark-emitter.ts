@@ -14,6 +14,7 @@ export class WatermarkEmitter {
   /** A restored watermark has to be told to downstream again, once. */
   #announce: number | undefined;
   #isIdle = false;
+  #tickedAt = 0;
   #isStopped = false;
   #cancel: () => void = () => undefined;
   #hasSilenceExcuse: () => boolean = () => false;
@@ -31,6 +32,7 @@ export class WatermarkEmitter {
   /** @param hasSilenceExcuse whether, since it was last asked, records could not have come */
   start(restoredWatermark: number, hasSilenceExcuse = (): boolean => false): void {
     this.#hasSilenceExcuse = hasSilenceExcuse;
+    this.#tickedAt = this.#context.processingTime.now();
     if (restoredWatermark !== MIN_WATERMARK) this.#announce = restoredWatermark;
     if (this.#context.autoWatermarkIntervalMs > 0) this.#arm();
   }
@@ -76,7 +78,9 @@ export class WatermarkEmitter {
 
   #tick(): void {
     const now = this.#context.processingTime.now();
-    if (this.#hasSilenceExcuse()) this.#generator.excuseSilence(now);
+    const elapsedMs = Math.max(0, now - this.#tickedAt);
+    this.#tickedAt = now;
+    if (this.#hasSilenceExcuse()) this.#generator.excuseSilence(elapsedMs);
     this.#generator.checkIdleness(now);
     this.emit();
     if (this.#generator.isIdle !== this.#isIdle) this.#setIdle(this.#generator.isIdle);

@@ -81,10 +81,10 @@ export class SplitWatermarks {
     this.#isIdle = !hasActive && now - latest >= this.#idlenessMs;
   }
 
-  /** Records could not come (back-pressure): silence up to now does not count. */
-  excuseSilence(now: number): void {
-    this.#activeAt = now;
-    for (const split of this.#splits.values()) split.activeAt = now;
+  /** Records could not come for so long (back-pressure): that silence does not count. */
+  excuseSilence(elapsedMs: number): void {
+    this.#activeAt += elapsedMs;
+    for (const split of this.#splits.values()) split.activeAt += elapsedMs;
   }
 
   /** Never lower than before. */
