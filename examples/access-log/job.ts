@@ -13,7 +13,6 @@ import { parseArgs } from 'node:util';
 import {
   FileSink,
   FileSource,
-  KeyedProcessFunction,
   MapStateDescriptor,
   StreamExecutionEnvironment,
   TumblingEventTimeWindows,
@@ -21,6 +20,7 @@ import {
   WatermarkStrategy,
   type Collector,
   type KeyedProcessContext,
+  type KeyedProcessFunction,
   type MapState,
   type OnTimerContext,
   type RuntimeContext,
@@ -87,27 +87,27 @@ function parse(line: string): Request | undefined {
  * A session ends after 30 minutes without a request. Requests arrive out of order (readers are at
  * different places of the log), so they wait in state until the watermark has passed them.
  */
-class Sessions extends KeyedProcessFunction<string, Request, Session> {
+class Sessions implements KeyedProcessFunction<string, Request, Session> {
   #pending!: MapState<number, { requests: number; bytes: number }>;
   #open!: ValueState<Session>;
 
-  override open(context: RuntimeContext): void {
+  open(context: RuntimeContext): void {
     this.#pending = context.getMapState(
       new MapStateDescriptor<number, { requests: number; bytes: number }>('pending'),
     );
     this.#open = context.getState(new ValueStateDescriptor<Session>('open'));
   }
 
-  override processElement(request: Request, context: KeyedProcessContext<string>): void {
+  processElement(request: Request, context: KeyedProcessContext<string>): void {
     const sameInstant = this.#pending.get(request.time);
-    this.#pending.put(request.time, {
+    this.#pending.set(request.time, {
       requests: (sameInstant?.requests ?? 0) + 1,
       bytes: (sameInstant?.bytes ?? 0) + request.bytes,
     });
     context.timerService.registerEventTimeTimer(request.time);
   }
 
-  override onTimer(time: number, context: OnTimerContext<string>, out: Collector<Session>): void {
+  onTimer(time: number, context: OnTimerContext<string>, out: Collector<Session>): void {
     let session = this.#open.value();
     if (session !== undefined && time > session.end + sessionGapMs) {
       out.collect(session);
@@ -116,7 +116,7 @@ class Sessions extends KeyedProcessFunction<string, Request, Session> {
     }
     const arrived = this.#pending.get(time);
     if (arrived === undefined) return;
-    this.#pending.remove(time);
+    this.#pending.delete(time);
     this.#open.update({
       client: context.getCurrentKey(),
       start: session?.start ?? time,
@@ -172,7 +172,7 @@ requests
       getResult: (count) => count,
       merge: (a, b) => a + b,
     },
-    (status, window, counts, out: Collector<string>) => {
+    (status, { window }, counts, out: Collector<string>) => {
       for (const count of counts)
         out.collect(`${iso(window.start)}\t${String(status)}\t${String(count)}`);
     },
@@ -185,7 +185,7 @@ requests
 
 requests
   .keyBy((request) => request.client)
-  .process(new Sessions())
+  .process(Sessions)
   .uid('sessions')
   .name('sessions by client')
   .map((s) => [s.client, iso(s.start), iso(s.end), String(s.requests), String(s.bytes)].join('\t'))

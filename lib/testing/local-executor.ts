@@ -61,7 +61,9 @@ export async function runBundleLocally({
       env,
       timeoutMs: mainTimeoutMs,
     });
-    return await executeLocally(jobGraph, functions, env);
+    // The functions are here: no slot needs to fetch the bundle.
+    const { bundle: _bundle, ...byReference } = jobGraph;
+    return await executeLocally(byReference, functions, env);
   } finally {
     await rm(directory, { recursive: true, force: true });
   }

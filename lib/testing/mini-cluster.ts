@@ -132,7 +132,7 @@ async function startParts(
   options: MiniClusterOptions,
 ): Promise<JobManager> {
   const storageDir = options.storageDir ?? (await temporaryDirectory(owned));
-  const memoryHa = await createMemoryHighAvailability(env, { clusterId: 'local', storageDir });
+  const memoryHa = await createMemoryHighAvailability(env, { clusterId: 'local' });
   const ha = owned.own('ha', memoryHa, close);
   const functionsOf = (jobId: string): FunctionSource => {
     const found = functions.get(jobId);

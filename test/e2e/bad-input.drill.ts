@@ -164,11 +164,11 @@ await t.test('a job that throws in a map fails with the cause and the operator',
 await t.test('a job that throws in a timer fails with the cause', async (t) => {
   const file = writeJob(
     'timer-throws',
-    `class P extends m.KeyedProcessFunction<number, number, number> {
-  override processElement(n: number, ctx: m.KeyedProcessContext<number>): void { ctx.timerService.registerEventTimeTimer(n); }
-  override onTimer(): void { throw new Error('timer went off badly'); }
+    `class P implements m.KeyedProcessFunction<number, number, number> {
+  processElement(n: number, ctx: m.KeyedProcessContext<number>): void { ctx.timerService.registerEventTimeTimer(n); }
+  onTimer(): void { throw new Error('timer went off badly'); }
 }
-env.fromElements(1, 2).assignTimestampsAndWatermarks(m.WatermarkStrategy.forMonotonousTimestamps<number>().withTimestampAssigner((n) => n)).keyBy((n) => n).process(new P()).print();
+env.fromElements(1, 2).assignTimestampsAndWatermarks(m.WatermarkStrategy.forMonotonousTimestamps<number>().withTimestampAssigner((n) => n)).keyBy((n) => n).process(P).print();
 await env.execute('timer-throws');`,
   );
   refused(t, await run(file), 1, /timer went off badly/);
