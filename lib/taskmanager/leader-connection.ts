@@ -110,7 +110,10 @@ export class LeaderConnection implements Closeable {
       try {
         const connection = await this.#register(leader);
         attempt = 0;
-        await this.#stay(connection, round);
+        // The same leader that became ACTIVE meanwhile is no reason to leave it again.
+        const isStill =
+          this.#leader !== undefined && compareEpochs(this.#leader.epoch, leader.epoch) === 0;
+        await this.#stay(connection, isStill ? this.#round.signal : round);
       } catch (error) {
         this.#logFailure(error, leader, attempt);
       }
