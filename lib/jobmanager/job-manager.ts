@@ -14,8 +14,9 @@ import {
   type Leadership,
 } from '../../ha/services.js';
 import { sleep } from '../base/clock.js';
-import { childEnv, type Env } from '../base/env.js';
+import type { Env } from '../base/env.js';
 import type { Closeable } from '../base/lifecycle.js';
+import type { Logger } from '../base/logger.js';
 import type { ClientGateway } from '../gateway/client-gateway.js';
 import type {
   JobManagerGateway,
@@ -51,13 +52,15 @@ export class JobManager implements LeaderContender, Closeable {
   readonly #env: Env;
   readonly #deps: JobManagerDeps;
   readonly #options: JobManagerOptions;
+  readonly #log: Logger;
   #election: LeaderElection | undefined;
   #retrieval: LeaderRetrieval | undefined;
   #session: LeaderSession | undefined;
   #closed: Promise<void> | undefined;
 
   constructor(env: Env, deps: JobManagerDeps, options: JobManagerOptions) {
-    this.#env = childEnv(env, 'job-manager');
+    this.#env = env;
+    this.#log = env.log.child({ component: 'job-manager' });
     this.#deps = deps;
     this.#options = options;
   }
@@ -98,7 +101,7 @@ export class JobManager implements LeaderContender, Closeable {
 
   grantLeadership(leadership: Leadership): void {
     if (this.#closed !== undefined) return;
-    this.#env.log.info(
+    this.#log.info(
       {
         event: 'leader.granted',
         epoch: formatEpoch(leadership.epoch),
@@ -112,21 +115,21 @@ export class JobManager implements LeaderContender, Closeable {
 
   suspendLeadership(leadership: Leadership): void {
     // Nothing to do: whoever writes or sends asks mayAct first.
-    this.#env.log.warn(
+    this.#log.warn(
       { event: 'leader.suspended', epoch: formatEpoch(leadership.epoch) },
       'leadership suspended',
     );
   }
 
   resumeLeadership(leadership: Leadership): void {
-    this.#env.log.info(
+    this.#log.info(
       { event: 'leader.resumed', epoch: formatEpoch(leadership.epoch) },
       'leadership resumed',
     );
   }
 
   revokeLeadership(leadership: Leadership, reason: string): void {
-    this.#env.log.warn(
+    this.#log.warn(
       { event: 'leader.revoked', epoch: formatEpoch(leadership.epoch), reason },
       'leadership revoked',
     );
@@ -142,6 +145,7 @@ export class JobManager implements LeaderContender, Closeable {
 /** What exists for the time of one leadership. */
 class LeaderSession implements Closeable {
   readonly #env: Env;
+  readonly #log: Logger;
   readonly #leadership: Leadership;
   readonly #deps: JobManagerDeps;
   readonly #options: JobManagerOptions;
@@ -152,7 +156,9 @@ class LeaderSession implements Closeable {
   #started: Promise<void> = Promise.resolve();
 
   constructor(env: Env, leadership: Leadership, deps: JobManagerDeps, options: JobManagerOptions) {
-    this.#env = childEnv(env, 'job-manager', { epoch: formatEpoch(leadership.epoch) });
+    const epoch = formatEpoch(leadership.epoch);
+    this.#env = { ...env, log: env.log.child({ epoch }) };
+    this.#log = this.#env.log.child({ component: 'job-manager' });
     this.#leadership = leadership;
     this.#deps = deps;
     this.#options = options;
@@ -181,7 +187,7 @@ class LeaderSession implements Closeable {
         return;
       } catch (err) {
         if (this.#closing.signal.aborted) return;
-        this.#env.log.warn({ err }, 'could not recover yet');
+        this.#log.warn({ err }, 'could not recover yet');
         this.#deps.rpc.unlead('the leader could not recover');
         await this.#dispatcher?.close();
         await this.#resources?.close();
@@ -225,7 +231,7 @@ class LeaderSession implements Closeable {
     await dispatcher.recover();
     this.#isRecovered = true;
     await leadership.publishActive();
-    this.#env.log.info(
+    this.#log.info(
       { event: 'leader.active', wallTime: this.#env.clock.wallTime() },
       'leader is active',
     );

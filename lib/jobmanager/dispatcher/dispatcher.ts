@@ -82,6 +82,8 @@ const cleanupBackoff = { initialMs: 1_000, maxMs: 60_000, multiplier: 2, jitter:
 
 export class Dispatcher implements ClientGateway, Closeable {
   readonly #env: Env;
+  /** For JobMasters, which log under their own name. */
+  readonly #outerEnv: Env;
   readonly #deps: DispatcherDeps;
   readonly #options: DispatcherOptions;
   readonly #registry: CloseableRegistry;
@@ -93,6 +95,7 @@ export class Dispatcher implements ClientGateway, Closeable {
   readonly #submitting = new Map<JobId, Promise<unknown>>();
 
   constructor(env: Env, deps: DispatcherDeps, options: DispatcherOptions) {
+    this.#outerEnv = env;
     this.#env = childEnv(env, 'dispatcher');
     this.#deps = deps;
     this.#options = options;
@@ -158,7 +161,7 @@ export class Dispatcher implements ClientGateway, Closeable {
     const lastExecution = await leadership.jobs.getExecution(jobId);
     if (this.#closing.signal.aborted || this.#live.has(jobId)) return;
     const master = new JobMaster(
-      this.#env,
+      this.#outerEnv,
       graph,
       {
         leadership,
