@@ -14,7 +14,8 @@ export function toTaskError(
     ...(operator && { operator: operator.name, operatorId: operator.id }),
   };
   if (error instanceof MillraceError) {
-    const where = operator === undefined ? subtask : `operator "${operator.name}" of ${subtask}`;
+    const isNamed = operator === undefined || text.startsWith(operator.name);
+    const where = isNamed ? subtask : `operator "${operator.name}" of ${subtask}`;
     return new MillraceError(error.code, `${where}: ${text}`, { cause: error, details });
   }
   if (operator === undefined) {
