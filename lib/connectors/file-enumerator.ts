@@ -3,7 +3,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MillraceError } from '../base/errors.js';
 import type { SplitEnumerator, SplitEnumeratorContext } from '../api/source.js';
-import type { FileSplit } from './file-source.js';
+import type { FileSplit } from './file-split.js';
 import { fileError } from './file-errors.js';
 
 export interface FileEnumeratorState {

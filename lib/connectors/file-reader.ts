@@ -1,6 +1,6 @@
 /** Reads splits one after the other; the file is read ahead in the background, lines are cut on demand. */
 import type { ReaderOutput, SourceReader, SourceReaderContext } from '../api/source.js';
-import type { FileSplit } from './file-source.js';
+import type { FileSplit } from './file-split.js';
 import { LineReader } from './line-reader.js';
 import { RateLimiter } from './rate-limiter.js';
 

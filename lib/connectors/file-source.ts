@@ -11,6 +11,7 @@ import type {
 import { userFunctions } from '../graph/function-digest.js';
 import { FileEnumerator, type FileEnumeratorState } from './file-enumerator.js';
 import { FileReader } from './file-reader.js';
+import type { FileSplit } from './file-split.js';
 
 export interface FileSourceOptions {
   /** Size of the byte ranges handed to readers. Default: 16 MiB. Small ranges balance better and cost more seeks. */
@@ -19,18 +20,6 @@ export interface FileSourceOptions {
   readonly recordsPerSecond?: number;
   /** A longer line fails the job, as it must fit in memory. Default: 16 MiB. */
   readonly maxLineBytes?: number;
-}
-
-/** The lines that begin in [start, end) of a file. */
-export interface FileSplit {
-  readonly id: string;
-  /** Ascending in the order in which splits are handed out. */
-  readonly index: number;
-  readonly path: string;
-  readonly start: number;
-  readonly end: number;
-  /** Offset of the next line to emit; absent while none was emitted. */
-  readonly position?: number;
 }
 
 const defaultSplitBytes = 16 * 1024 ** 2;

@@ -5,7 +5,7 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import { MillraceError } from '../base/errors.js';
 import { fileError } from './file-errors.js';
-import type { FileSplit } from './file-source.js';
+import type { FileSplit } from './file-split.js';
 
 export interface LineReaderOptions {
   readonly maxLineBytes: number;

@@ -5,7 +5,8 @@ import t from 'tap';
 import type { SplitEnumeratorContext } from '../../../lib/api/source.js';
 import type { FileEnumeratorState } from '../../../lib/connectors/file-enumerator.js';
 import { FileEnumerator, findSplits } from '../../../lib/connectors/file-enumerator.js';
-import { FileSource, type FileSplit } from '../../../lib/connectors/file-source.js';
+import { FileSource } from '../../../lib/connectors/file-source.js';
+import type { FileSplit } from '../../../lib/connectors/file-split.js';
 import { LineReader } from '../../../lib/connectors/line-reader.js';
 import { ReaderHarness } from '../../support/reader-harness.js';
 
