@@ -198,13 +198,7 @@ class LeaderSession implements Closeable {
 
   async #lead(): Promise<void> {
     const leadership = this.#leadership;
-    const expected = await leadership.listTaskManagers();
-    if (this.#closing.signal.aborted) return;
-    const resources = new ResourceManager(
-      this.#env,
-      this.#options,
-      expected.map(({ taskManagerId }) => taskManagerId),
-    );
+    const resources = new ResourceManager(this.#env, this.#options);
     const { clusterUid } = this.#deps.ha;
     const dispatcher = new Dispatcher(
       this.#env,
@@ -228,7 +222,10 @@ class LeaderSession implements Closeable {
         handler: taskManagerHandler(registration, session, resources, dispatcher),
       }),
     });
-    await dispatcher.recover();
+    const expected = leadership.listTaskManagers().then((infos) => {
+      resources.expect(infos.map(({ taskManagerId }) => taskManagerId));
+    });
+    await Promise.all([expected, dispatcher.recover()]);
     this.#isRecovered = true;
     await leadership.publishActive();
     this.#log.info(

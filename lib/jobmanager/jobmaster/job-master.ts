@@ -172,6 +172,9 @@ export class JobMaster implements Closeable, SlotOwner {
 
   /** Reads the checkpoint to start from, then schedules. */
   start(): void {
+    // Slots and the coordinator's thread come while the checkpoint is read.
+    this.#sources.warmUp();
+    this.#deps.resources.declareRequirements(this.graph.jobId, this.#execution.slotCount, this);
     this.#registry.run('start the job', this.#start());
   }
 

@@ -88,12 +88,15 @@ export class JobRecovery {
 
   /** All of it done, the tasks of `slotKeys` may be deployed. */
   async prepare(slotKeys: readonly string[], isFull: boolean): Promise<void> {
+    await Promise.all([this.#prepareState(slotKeys, isFull), this.#recordAttempts()]);
+    this.#hasRun = true;
+  }
+
+  async #prepareState(slotKeys: readonly string[], isFull: boolean): Promise<void> {
     const checkpoint = await this.#restore();
     if (checkpoint !== undefined) this.#deps.checkpoints().reportRestored(checkpoint);
     if (isFull) await this.#deps.sources.reset(await this.#enumeratorStates(checkpoint));
     else this.#resetSubtasks(slotKeys, checkpoint);
-    await this.#recordAttempts();
-    this.#hasRun = true;
   }
 
   async #restore(): Promise<CompletedCheckpoint | undefined> {

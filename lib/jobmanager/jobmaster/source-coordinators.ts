@@ -66,6 +66,11 @@ export class SourceCoordinators implements Closeable {
     }
   }
 
+  /** Starts the thread the enumerators will run in, while other things are waited for. */
+  warmUp(): void {
+    if (this.#sources.size > 0) this.#host ??= this.#openHost();
+  }
+
   /** Full (re)start: enumerators begin from the checkpoint's state, or from nothing. */
   async reset(states: ReadonlyMap<OperatorId, Uint8Array>): Promise<void> {
     if (this.#sources.size === 0) return;

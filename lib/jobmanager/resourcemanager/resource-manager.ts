@@ -60,16 +60,17 @@ export class ResourceManager implements Closeable {
   readonly #slots: SlotManager;
   readonly #taskManagers = new Map<TaskManagerId, TaskManagerConnection>();
   readonly #owners = new Map<JobId, SlotOwner>();
-  #expected: ReadonlySet<TaskManagerId>;
+  /** TaskManagers to wait for after a takeover; undefined while they are not known, or when the wait is over. */
+  #expected: ReadonlySet<TaskManagerId> | undefined;
+  #isOpen = false;
   #lastCheck: number;
 
-  /** @param expected TaskManagers that were registered with etcd when this leadership began. */
-  constructor(env: Env, options: ResourceManagerOptions, expected: readonly TaskManagerId[] = []) {
+  /** Slots are handed out after `expect` was called and its wait is over. */
+  constructor(env: Env, options: ResourceManagerOptions) {
     this.#env = childEnv(env, 'resource-manager');
     this.#options = options;
     this.#registry = new CloseableRegistry(this.#env.log);
-    this.#expected = new Set(expected);
-    this.#slots = new SlotManager(() => newAllocationId(env.random), expected.length === 0);
+    this.#slots = new SlotManager(() => newAllocationId(env.random), false);
     this.#lastCheck = env.clock.now();
   }
 
@@ -82,13 +83,22 @@ export class ResourceManager implements Closeable {
     this.#registry.own('heartbeat timer', stop, (cancel) => {
       cancel();
     });
-    if (this.#expected.size === 0) return;
-    const cancelWait = clock.setTimer(this.#options.takeoverWaitMs ?? 300, () => {
+  }
+
+  /**
+   * TaskManagers that were registered with etcd when this leadership began: slots are handed out when they are
+   * there, so that jobs spread over all of them, or after takeoverWaitMs.
+   */
+  expect(expected: readonly TaskManagerId[]): void {
+    this.#expected = new Set(expected);
+    const wait = this.#options.takeoverWaitMs ?? 300;
+    const cancelWait = this.#env.clock.setTimer(wait, () => {
       this.#openAllocation();
     });
     this.#registry.own('takeover timer', cancelWait, (cancel) => {
       cancel();
     });
+    this.#openWhenComplete();
   }
 
   async close(): Promise<void> {
@@ -130,8 +140,7 @@ export class ResourceManager implements Closeable {
       'taskmanager registered',
     );
     this.#apply({ kind: 'taskManagerRegistered', taskManagerId: id, report: slots });
-    if ([...this.#expected].every((expected) => this.#taskManagers.has(expected)))
-      this.#openAllocation();
+    this.#openWhenComplete();
     const { heartbeatIntervalMs, heartbeatTimeoutMs } = this.#options;
     return { heartbeatIntervalMs, heartbeatTimeoutMs };
   }
@@ -215,9 +224,15 @@ export class ResourceManager implements Closeable {
     }
   }
 
+  #openWhenComplete(): void {
+    if (this.#expected === undefined) return;
+    if ([...this.#expected].every((id) => this.#taskManagers.has(id))) this.#openAllocation();
+  }
+
   #openAllocation(): void {
-    if (this.#expected.size === 0) return;
-    this.#expected = new Set();
+    if (this.#isOpen) return;
+    this.#isOpen = true;
+    this.#expected = undefined;
     this.#apply({ kind: 'allocationOpened' });
   }
 
