@@ -26,7 +26,7 @@ export function jobNotFound(jobId: JobId): MillraceError {
   return new MillraceError('JOB_NOT_FOUND', `no job ${jobId} is stored`);
 }
 
-/** JobStore over fenced transactions: `spec`, `graph` and `execution` keys of a job (ha/keys.ts). */
+/** JobStore over fenced transactions: `spec`, `graph` and `exec` keys of a job (ha/keys.ts). */
 export class FencedJobStore implements JobStore {
   readonly #writer: FencedWriter;
   readonly #keys: Keys;

@@ -1,29 +1,31 @@
 /**
  * The only builder of keys. P = `/millrace/v1/<cluster id>`, all of a cluster lies under it:
  *
- *     P/cluster                              uid and era, created once
- *     P/leadership/candidates/<jm>-<nonce>   † candidate queue; create revision = epoch's revision
- *     P/leadership/leader                    † address and state of the leader
- *     P/jobs/<job>/spec, graph, execution, checkpoint-id
- *     P/jobs/<job>/checkpoints/<id>          pointers of completed checkpoints
- *     P/jobs/<job>/garbage/<id>              subsumed pointers whose files are not deleted yet
- *     P/results/<job>                        terminal fact
- *     P/task-managers/<tm>                   † registration
+ *     P/cluster                  uid and era, created once
+ *     P/election/<jm>-<nonce>    † candidate queue; create revision = epoch's revision
+ *     P/leader                   † address and state of the leader
+ *     P/jobs/<job>/spec          name, desired state, submission
+ *     P/jobs/<job>/graph         inline or where it is stored
+ *     P/jobs/<job>/exec          attempts, recorded before they are deployed
+ *     P/jobs/<job>/ckptctr       first checkpoint id that is not handed out yet
+ *     P/jobs/<job>/ckpt/<id>     pointers of completed checkpoints; the highest id is the latest
+ *     P/jobs/<job>/gc/<id>       subsumed pointers whose files are not deleted yet
+ *     P/results/<job>            terminal fact
+ *     P/tms/<tm>                 † registration
  *
- * † under the owner's lease. Candidates and leader share a prefix, so that one watch shows both.
+ * † under the owner's lease. An administrator reads it all with `etcdctl get --prefix P/`.
  */
 import { MillraceError } from '../lib/base/errors.js';
 import type { JobId, JobManagerId, TaskManagerId } from '../lib/base/ids.js';
 
 const clusterIdPattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
-/** Digits of the largest safe integer: ids sort as text as they do as numbers. */
-const idDigits = 16;
+/** Digits of the largest signed 64-bit integer: ids sort as text as they do as numbers. */
+const idDigits = 19;
 
 export class Keys {
   readonly root: string;
   readonly cluster: string;
-  readonly leadershipPrefix: string;
   readonly candidatesPrefix: string;
   readonly leader: string;
   readonly jobsPrefix: string;
@@ -40,12 +42,11 @@ export class Keys {
     }
     this.root = `/millrace/v1/${clusterId}/`;
     this.cluster = `${this.root}cluster`;
-    this.leadershipPrefix = `${this.root}leadership/`;
-    this.candidatesPrefix = `${this.leadershipPrefix}candidates/`;
-    this.leader = `${this.leadershipPrefix}leader`;
+    this.candidatesPrefix = `${this.root}election/`;
+    this.leader = `${this.root}leader`;
     this.jobsPrefix = `${this.root}jobs/`;
     this.resultsPrefix = `${this.root}results/`;
-    this.taskManagersPrefix = `${this.root}task-managers/`;
+    this.taskManagersPrefix = `${this.root}tms/`;
   }
 
   candidate(jobManagerId: JobManagerId, nonce: string): string {
@@ -65,15 +66,15 @@ export class Keys {
   }
 
   execution(jobId: JobId): string {
-    return `${this.jobPrefix(jobId)}execution`;
+    return `${this.jobPrefix(jobId)}exec`;
   }
 
   checkpointId(jobId: JobId): string {
-    return `${this.jobPrefix(jobId)}checkpoint-id`;
+    return `${this.jobPrefix(jobId)}ckptctr`;
   }
 
   checkpointsPrefix(jobId: JobId): string {
-    return `${this.jobPrefix(jobId)}checkpoints/`;
+    return `${this.jobPrefix(jobId)}ckpt/`;
   }
 
   checkpoint(jobId: JobId, checkpointId: number): string {
@@ -81,7 +82,7 @@ export class Keys {
   }
 
   garbagePrefix(jobId: JobId): string {
-    return `${this.jobPrefix(jobId)}garbage/`;
+    return `${this.jobPrefix(jobId)}gc/`;
   }
 
   garbage(jobId: JobId, checkpointId: number): string {

@@ -61,6 +61,11 @@ export type ElectionEffect =
   | { readonly type: 'suspend' }
   | { readonly type: 'resume' }
   | { readonly type: 'revoke'; readonly reason: string }
+  /**
+   * The leader, or the candidate just before this standby, has left the queue. For the record: what
+   * follows from it is decided by the queue as a whole.
+   */
+  | { readonly type: 'predecessorGone'; readonly revision: number; readonly wasLeader: boolean }
   /** Reads the queue now rather than at the next resync. */
   | { readonly type: 'observe' }
   /** Revokes the lease, which deletes the candidate key and the leader's record. After `revoke`. */
@@ -123,9 +128,11 @@ export class ElectionMachine {
         return [{ type: 'cancelTimer' }, ...this.#consider()];
       case 'registrationFailed':
         return this.#over('its candidate key could not be written', now);
-      case 'candidatesObserved':
+      case 'candidatesObserved': {
+        const before = this.#observed?.queue ?? [];
         this.#observed = input;
-        return this.#onObserved(now);
+        return this.#onObserved(now, before);
+      }
       case 'elected':
         return this.#onElected();
       case 'notElected':
@@ -152,14 +159,26 @@ export class ElectionMachine {
     return [{ type: 'openLease', round: this.#round }];
   }
 
-  #onObserved(now: number): ElectionEffect[] {
+  #onObserved(now: number, before: readonly number[]): ElectionEffect[] {
     const own = this.#revision;
     if (own !== undefined && this.#observed !== undefined && this.#observed.revision >= own) {
       if (!this.#observed.queue.includes(own)) {
         return this.#over('its candidate key was deleted', now);
       }
     }
-    return this.#consider();
+    return [...this.#notice(before), ...this.#consider()];
+  }
+
+  /** Compares the queue with the one observed before, for a standby. */
+  #notice(before: readonly number[]): ElectionEffect[] {
+    const own = this.#revision;
+    if (this.#state !== 'WAITING' || own === undefined) return [];
+    const ahead = before.filter((revision) => revision < own);
+    const gone = [ahead[0], ahead.at(-1)].find(
+      (revision) => revision !== undefined && this.#observed?.queue.includes(revision) === false,
+    );
+    if (gone === undefined) return [];
+    return [{ type: 'predecessorGone', revision: gone, wasLeader: gone === ahead[0] }];
   }
 
   /** Stands for election when the queue, as last seen, has nobody before this candidate. */

@@ -131,6 +131,12 @@ export class KvLeaderElection implements LeaderElection {
       case 'revoke':
         this.#revoke(effect.reason);
         break;
+      case 'predecessorGone':
+        this.#log('election.predecessor-gone', 'a candidate before this one has left the queue', {
+          predecessor: formatEpoch(this.#epoch(effect.revision)),
+          wasLeader: effect.wasLeader,
+        });
+        break;
       case 'observe':
         this.#deps.watch.refresh();
         break;

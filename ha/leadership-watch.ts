@@ -1,4 +1,11 @@
-/** The candidate queue and the leader's record, seen as one state by everybody in a process. */
+/**
+ * The candidate queue and the leader's record, seen as one state by everybody in a process.
+ *
+ * They are two ranges of keys (all jobs sort between them) and two watches, whose events come in either
+ * order. So the queue alone says who leads; the record only adds address and state, and only while its
+ * epoch is that of the lowest candidate. A mismatch is therefore harmless: until record and queue have
+ * caught up with each other, the queue's leader is named by its own candidate key, as RECOVERING.
+ */
 import type { Env } from '../lib/base/env.js';
 import type { JobManagerId } from '../lib/base/ids.js';
 import type { Closeable } from '../lib/base/lifecycle.js';
@@ -15,6 +22,7 @@ export interface Candidate {
 }
 
 export interface LeadershipState {
+  /** Store revision up to which the queue is known; the record may be older or newer. */
   readonly revision: number;
   /** Ascending by create revision. */
   readonly candidates: readonly Candidate[];
@@ -32,42 +40,59 @@ export function encodeLeader(info: LeaderInfo, writeId: string): Uint8Array {
   return encodeValue({ ...info, w: writeId });
 }
 
-/** What the keys under the leadership prefix mean. Candidates that cannot be read count, but lead nowhere. */
-export function parseLeadership(keys: Keys, state: PrefixState): LeadershipState {
-  const queue = [...state.entries.values()]
-    .filter((entry) => entry.key.startsWith(keys.candidatesPrefix))
-    .sort((a, b) => a.createRevision - b.createRevision);
+/** What queue and record mean together. Candidates that cannot be read count, but lead nowhere. */
+function parseLeadership(
+  candidates: PrefixState,
+  recordEntry: KvEntry | undefined,
+): LeadershipState {
+  const queue = [...candidates.entries.values()].sort(
+    (a, b) => a.createRevision - b.createRevision,
+  );
   const first = queue[0];
   const fromCandidate = first && tryDecode(first, decodeCandidate);
-  const recordEntry = state.entries.get(keys.leader);
   const record = recordEntry && tryDecode(recordEntry, decodeLeader);
   const isRecordCurrent =
     fromCandidate !== undefined &&
     record?.epoch.era === fromCandidate.epoch.era &&
     record.epoch.revision === fromCandidate.epoch.revision;
   return {
-    revision: state.revision,
+    revision: candidates.revision,
     candidates: queue.map(({ key, createRevision }) => ({ key, createRevision })),
     leader: isRecordCurrent ? record : fromCandidate,
     isRecordCurrent,
   };
 }
 
-/** One watch per process, shared by its election and its leader retrievals; open while anybody listens. */
+/** One per process, shared by its election and its leader retrievals; open while anybody listens. */
 export class LeadershipWatch implements Closeable {
-  readonly #env: Env;
-  readonly #kv: KvStore;
   readonly #keys: Keys;
-  readonly #resyncMs: number;
+  readonly #watches: readonly StateWatch[];
   readonly #listeners = new Set<(state: LeadershipState) => void>();
-  #watch: StateWatch | undefined;
+  #candidates: PrefixState | undefined;
+  #record: PrefixState | undefined;
   #state: LeadershipState | undefined;
 
   constructor(env: Env, kv: KvStore, keys: Keys, resyncMs: number) {
-    this.#env = env;
-    this.#kv = kv;
     this.#keys = keys;
-    this.#resyncMs = resyncMs;
+    this.#watches = [
+      new StateWatch(env, kv, {
+        prefix: keys.candidatesPrefix,
+        resyncMs,
+        onState: (state) => {
+          this.#candidates = state;
+          this.#update();
+        },
+      }),
+      new StateWatch(env, kv, {
+        // No other key of the layout begins with it.
+        prefix: keys.leader,
+        resyncMs,
+        onState: (state) => {
+          this.#record = state;
+          this.#update();
+        },
+      }),
+    ];
   }
 
   get state(): LeadershipState | undefined {
@@ -77,7 +102,7 @@ export class LeadershipWatch implements Closeable {
   /** Calls `listener` at once when the state is known, and on every change. */
   subscribe(listener: (state: LeadershipState) => void): () => void {
     this.#listeners.add(listener);
-    this.#open();
+    for (const watch of this.#watches) watch.start();
     if (this.#state !== undefined) listener(this.#state);
     return () => {
       this.#listeners.delete(listener);
@@ -86,26 +111,20 @@ export class LeadershipWatch implements Closeable {
 
   /** Reads the state again now. */
   refresh(): void {
-    this.#watch?.refresh();
+    for (const watch of this.#watches) watch.refresh();
   }
 
   async close(): Promise<void> {
     this.#listeners.clear();
-    await this.#watch?.close();
+    await Promise.all(this.#watches.map((watch) => watch.close()));
   }
 
-  #open(): void {
-    if (this.#watch !== undefined) return;
-    this.#watch = new StateWatch(this.#env, this.#kv, {
-      prefix: this.#keys.leadershipPrefix,
-      resyncMs: this.#resyncMs,
-      onState: (prefixState) => {
-        const state = parseLeadership(this.#keys, prefixState);
-        this.#state = state;
-        for (const listener of [...this.#listeners]) listener(state);
-      },
-    });
-    this.#watch.start();
+  #update(): void {
+    // Both are read before anybody is told: an active leader would look recovering at first.
+    if (this.#candidates === undefined || this.#record === undefined) return;
+    const state = parseLeadership(this.#candidates, this.#record.entries.get(this.#keys.leader));
+    this.#state = state;
+    for (const listener of [...this.#listeners]) listener(state);
   }
 }
 

@@ -149,7 +149,7 @@ t.test('a database without space takes no jobs, and elects all the same', async 
     contenders[0]!.current === undefined
       ? [contenders[1]!, contenders[0]!]
       : [contenders[0]!, contenders[1]!];
-  const prefix = '/millrace/v1/full/leadership/candidates/';
+  const prefix = '/millrace/v1/full/election/';
   const range = { key: prefix, rangeEnd: `${prefix.slice(0, -1)}0` };
   while ((await kv.range(range)).count < 2) await sleep(20);
   const raw = new Etcd3({ hosts: etcd.endpoints });

@@ -36,6 +36,7 @@ function describe(effect: ElectionEffect): string {
     case 'elect':
     case 'grant':
     case 'probe':
+    case 'predecessorGone':
       return `${effect.type} ${String(effect.revision)}`;
     case 'revoke':
       return `revoke: ${effect.reason}`;
@@ -88,9 +89,29 @@ t.test('its own key may be observed before the answer to its creation', async (t
 t.test('a candidate waits for all before it, and not for those after it', async (t) => {
   const d = waiting(3, 4);
   t.same(d.observe(10, 3, 4, 10), []);
-  t.same(d.observe(11, 4, 10, 11), []);
-  t.same(d.observe(12, 10, 11), ['elect 10']);
+  t.same(d.observe(11, 4, 10, 11), ['predecessorGone 3']);
+  t.same(d.observe(12, 10, 11), ['predecessorGone 4', 'elect 10']);
 });
+
+t.test(
+  'a standby notices the end of the leader and of its predecessor, once, and no other',
+  async (t) => {
+    const d = waiting(2, 3, 4);
+    t.same(d.observe(10, 2, 3, 4, 10), []);
+    t.same(d.observe(11, 2, 4, 10, 11), [], 'neither the leader nor just before it');
+    t.same(d.observe(12, 2, 10, 11), ['predecessorGone 4']);
+    t.same(d.observe(13, 2, 10), [], 'behind it');
+    t.same(d.observe(14, 10), ['predecessorGone 2', 'elect 10']);
+    t.same(d.observe(14, 10), []);
+    const last = waiting(2);
+    t.match(last.machine.step({ type: 'candidatesObserved', revision: 11, queue: [10] }, 0), [
+      { type: 'predecessorGone', revision: 2, wasLeader: true },
+      { type: 'elect' },
+    ]);
+    const gone = waiting(2);
+    t.same(gone.observe(11), ['leave', 'armTimer 50'], 'without a key of its own it is no standby');
+  },
+);
 
 t.test('an election that fails or is not answered is tried again', async (t) => {
   const d = waiting();
@@ -135,7 +156,7 @@ t.test(
   async (t) => {
     const d = waiting(3);
     t.same(d.step({ type: 'leaseOverdue' }), []);
-    t.same(d.observe(11, 10), []);
+    t.same(d.observe(11, 10), ['predecessorGone 3']);
     t.same(d.step({ type: 'timerFired' }), []);
     t.same(d.step({ type: 'leaseRecovered' }), ['elect 10']);
     t.same(d.step({ type: 'leaseOverdue' }), []);

@@ -1,11 +1,12 @@
 import t from 'tap';
 import { hasCode } from '../../../lib/base/errors.js';
-import type { JobId } from '../../../lib/base/ids.js';
-import { deposeCandidate } from '../../../ha/index.js';
+import type { JobId, JobManagerId } from '../../../lib/base/ids.js';
+import { silentLogger, type LogFields, type Logger } from '../../../lib/base/logger.js';
+import { createHighAvailability, deposeCandidate } from '../../../ha/index.js';
 import { Keys } from '../../../ha/keys.js';
 import { encodeText, prefixEnd } from '../../../ha/kv-store.js';
 import type { Leadership, StoredJob } from '../../../ha/services.js';
-import { compareEpochs } from '../../../ha/services.js';
+import { compareEpochs, formatEpoch } from '../../../ha/services.js';
 import { settle } from '../../support/manual-clock.js';
 import { MemoryCluster } from '../../support/memory-cluster.js';
 import { RecordingContender } from '../../support/recording-contender.js';
@@ -218,6 +219,76 @@ t.test('a leader that hears nothing of the deletion of its key finds out by resy
   t.equal(a.env.metrics.counter('watchResyncCorrections').count > 0, true);
 });
 
+t.test(
+  'queue and record may arrive in either order: nobody is named with the address of another',
+  async (t) => {
+    for (const late of ['the record', 'the queue'] as const) {
+      const cluster = new MemoryCluster(t);
+      const a = await cluster.candidate('a');
+      await a.contender.current!.publishActive();
+      const b = await cluster.candidate('b');
+      const observer = await cluster.process();
+      const retrieval = observer.ha.leaderRetrieval();
+      const seen: string[] = [];
+      retrieval.subscribe((leader) => {
+        if (leader === undefined) return;
+        seen.push(`${leader.jobManagerId} ${leader.state}`);
+        const { contender } = leader.jobManagerId === 'a' ? a : b;
+        t.equal(leader.rpcAddress, `${leader.jobManagerId}:1`);
+        const epochs = contender.leaderships.map(({ epoch }) => epoch.revision);
+        // A standby is named from the queue before it knows that it leads.
+        t.ok(epochs.length === 0 || epochs.includes(leader.epoch.revision));
+      });
+      await settle();
+      t.same(seen, ['a ACTIVE'], 'a leader known from the start is never seen recovering');
+      // The events of one of the two watches are lost, so it tells only with its next resync.
+      observer.kv.faults.dropEvent = ({ entry }) =>
+        (entry.key === keys.leader) === (late === 'the record');
+      await a.election.close();
+      await settle();
+      await b.contender.current!.publishActive();
+      await settle();
+      const meanwhile = late === 'the record' ? 'b RECOVERING' : 'a RECOVERING';
+      t.same(seen, ['a ACTIVE', meanwhile], `${late} is late`);
+      await cluster.clock.advance(1_000);
+      t.same(seen, ['a ACTIVE', meanwhile, 'b ACTIVE'], `${late} is late`);
+      await retrieval.close();
+    }
+  },
+);
+
+t.test('a standby logs that the leader is gone before it is elected', async (t) => {
+  const cluster = new MemoryCluster(t);
+  const a = await cluster.candidate('a');
+  const b = await cluster.process();
+  const logged: LogFields[] = [];
+  const log: Logger = {
+    ...silentLogger,
+    child: () => log,
+    info: (fields) => logged.push(fields),
+  };
+  const ha = await createHighAvailability({ ...b.env, log }, b.kv, { clusterId: 'test' });
+  const election = ha.createElection({
+    jobManagerId: 'b' as JobManagerId,
+    rpcAddress: 'b:1',
+    restAddress: 'http://b:2',
+  });
+  t.teardown(async () => {
+    await election.close();
+    await ha.close();
+  });
+  election.start(new RecordingContender());
+  await settle();
+  t.same(logged, []);
+  const { epoch } = a.contender.current!;
+  await deposeCandidate(a.kv, 'test', epoch);
+  await settle();
+  t.match(logged, [
+    { event: 'election.predecessor-gone', predecessor: formatEpoch(epoch), wasLeader: true },
+    { event: 'leader.granted' },
+  ]);
+});
+
 t.test('a changed leader record is published again', async (t) => {
   const cluster = new MemoryCluster(t);
   const a = await cluster.candidate('a');
@@ -259,8 +330,9 @@ t.test('closing leaves no timer, no lease and no key behind', async (t) => {
   await settle();
   t.equal(cluster.clock.pendingTimers, 0);
   t.equal(cluster.server.leaseCount, 0);
-  const range = { key: keys.leadershipPrefix, rangeEnd: prefixEnd(keys.leadershipPrefix) };
+  const range = { key: keys.candidatesPrefix, rangeEnd: prefixEnd(keys.candidatesPrefix) };
   t.match(cluster.server.range(range), { count: 0 });
+  t.match(cluster.server.range({ key: keys.leader }), { count: 0 });
 });
 
 t.test('an election closed while it joins leaves nothing behind', async (t) => {

@@ -370,6 +370,41 @@ t.test('unusable options are refused with what would do', async (t) => {
   t.equal(await codeOf(cluster.process({ leaseTtlMs: 2_000 })), 'CONFIG');
 });
 
+t.test('the keys are those an administrator looks for', async (t) => {
+  const l = await leader(t);
+  const { leadership } = l;
+  await l.cluster.candidate('host:1/b');
+  await leadership.jobs.put(job());
+  await leadership.jobs.putExecution(jobId, { generation: 0, attempts: {} });
+  await leadership.checkpointIds(jobId).next();
+  const pointers = leadership.checkpointPointers(jobId);
+  await pointers.add(pointer(9), []);
+  await pointers.add(pointer(10), [9]);
+  await leadership.jobs.put(job({ jobId: otherId }));
+  await leadership.results.createDirty(result({ jobId: otherId }));
+  await leadership.results.markClean(otherId);
+  const info = { taskManagerId: 'h-1' as TaskManagerId, dataAddress: 'h:1', slots: 2, pid: 3 };
+  const registration = await l.ha.registerTaskManager(info);
+  const found = keysUnder(l, '/millrace/v1/test/').map((key) =>
+    key.replace(/-[0-9a-f]{8}$/, '-<nonce>'),
+  );
+  t.same(found, [
+    'cluster',
+    'election/a-<nonce>',
+    'election/host%3A1%2Fb-<nonce>',
+    `jobs/${jobId}/ckpt/0000000000000000010`,
+    `jobs/${jobId}/ckptctr`,
+    `jobs/${jobId}/exec`,
+    `jobs/${jobId}/gc/0000000000000000009`,
+    `jobs/${jobId}/graph`,
+    `jobs/${jobId}/spec`,
+    'leader',
+    `results/${otherId}`,
+    'tms/h-1',
+  ]);
+  await registration.close();
+});
+
 t.test('values are text that an administrator can read', async (t) => {
   const l = await leader(t);
   await l.leadership.jobs.put(job());
