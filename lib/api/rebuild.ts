@@ -15,6 +15,7 @@ import type { JobGraph } from '../graph/job-graph.js';
 import type { FunctionSource } from '../operators/stream-operator.js';
 import { type DefinedJob, type HandOverContext, setExecutionContext } from './execution-context.js';
 import { pinGlobals } from './pinned-globals.js';
+import { secondExecute } from './stream-builder.js';
 
 export interface RebuildOptions {
   /** Absolute path of the bundle, beside a `node_modules/millrace` that links to this package. */
@@ -85,6 +86,10 @@ export async function runMain(
     outcome.reject(mainFailed(cause));
   };
   const context = createContext((job) => {
+    if (outcome.settled) {
+      context.reject(secondExecute());
+      return;
+    }
     unpin();
     outcome.resolve(job);
   }, fail);

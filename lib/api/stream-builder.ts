@@ -66,12 +66,7 @@ export class StreamBuilder {
   }
 
   #markExecuted(): void {
-    if (this.#isExecuted) {
-      throw new MillraceError(
-        'JOB_SECOND_EXECUTE',
-        'execute was called a second time: one program is one job; put further jobs into files of their own',
-      );
-    }
+    if (this.#isExecuted) throw secondExecute();
     this.#isExecuted = true;
   }
 
@@ -89,6 +84,13 @@ export class StreamBuilder {
     });
     return { jobGraph, functions: functionSourceOf(graph, jobGraph) };
   }
+}
+
+export function secondExecute(): MillraceError {
+  return new MillraceError(
+    'JOB_SECOND_EXECUTE',
+    'execute was called a second time: one program is one job; put further jobs into files of their own',
+  );
 }
 
 /** As in Flink, a job that ends otherwise than FINISHED rejects for whoever awaits execute(). */

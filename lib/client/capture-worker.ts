@@ -4,6 +4,8 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { readEnvironment } from '../api/pinned-globals.js';
 import { runMain } from '../api/rebuild.js';
 import { toFailure } from '../base/errors.js';
+// Loaded before anybody watches: what the bundle imports reads files of its own while it is loaded.
+import '../index.js';
 import { watchOutsideAccess } from './outside-access.js';
 import type { CaptureMessage, CaptureWorkerData } from './capture.js';
 

@@ -31,9 +31,6 @@ function compilerOptions(file: string): {
     strict: true,
     target: ts.ScriptTarget.ES2023,
     lib: ['lib.es2023.d.ts'],
-    module: ts.ModuleKind.NodeNext,
-    moduleResolution: ts.ModuleResolutionKind.NodeNext,
-    allowImportingTsExtensions: true,
   };
   if (configFile !== undefined) {
     const read = ts.readConfigFile(configFile, (path) => ts.sys.readFile(path));
@@ -76,6 +73,11 @@ function forced(own: ts.CompilerOptions): ts.CompilerOptions {
   return {
     noEmit: true,
     skipLibCheck: true,
+    // As esbuild sees it: one ES module, whatever the package.json near it says.
+    module: ts.ModuleKind.ESNext,
+    moduleResolution: ts.ModuleResolutionKind.Bundler,
+    moduleDetection: ts.ModuleDetectionKind.Force,
+    allowImportingTsExtensions: true,
     // `millrace` is this installation's, whether or not the job's folder has one: as at run time.
     paths: {
       ...own.paths,
