@@ -144,7 +144,7 @@ export function createSnapshotStorage(
   };
 }
 
-/** Paths of the checkpoints in a job's directory, ascending by id; those without metadata are left out. For people and tests. */
+/** Directories of the checkpoints in a job's directory, complete or not, ascending by id. */
 export async function listCheckpoints(directory: string): Promise<string[]> {
   const names = await readdir(directory).catch((error: unknown) => {
     if (errnoOf(error) === 'ENOENT') return [];
@@ -153,8 +153,8 @@ export async function listCheckpoints(directory: string): Promise<string[]> {
   const found: { id: number; path: string }[] = [];
   for (const name of names) {
     const parsed = parseCheckpointDirectoryName(name);
-    const path = joinPath(directory, name, metadataFileName);
-    if (parsed !== undefined && (await exists(path))) found.push({ id: parsed.checkpointId, path });
+    if (parsed !== undefined)
+      found.push({ id: parsed.checkpointId, path: joinPath(directory, name) });
   }
   return found.sort((a, b) => a.id - b.id).map(({ path }) => path);
 }
