@@ -38,7 +38,7 @@ export interface LeaderConnectionDeps {
 }
 
 /** The first tries are quick: a leader is found in etcd a moment before it accepts registrations. */
-const backoff: BackoffOptions = { initialMs: 30, maxMs: 1_000, multiplier: 2, jitter: 0.2 };
+const backoff: BackoffOptions = { initialMs: 20, maxMs: 1_000, multiplier: 1.5, jitter: 0.2 };
 /** Heartbeats that may wait for their answer at once. */
 const maxHeartbeatsInFlight = 3;
 
@@ -47,11 +47,15 @@ export class LeaderConnection implements Closeable {
   readonly #deps: LeaderConnectionDeps;
   readonly #closing = new AbortController();
   #unsubscribe: () => void = () => undefined;
-  /** Aborted when another leader is to be looked at: ends waits and sessions. */
+  /** Aborted when another leader is known: ends the wait for one, registrations and sessions. */
   #round = new AbortController();
+  /** Aborted when trying again may help: ends the pause between tries. */
+  #pause = new AbortController();
   #preparedFor: LeaderEpoch | undefined;
   #session: RpcSession | undefined;
   #leader: LeaderInfo | undefined;
+  /** The latest leader there was: whom to register with. */
+  #target: LeaderInfo | undefined;
   #loop: Promise<void> = Promise.resolve();
 
   constructor(env: Env, deps: LeaderConnectionDeps) {
@@ -81,27 +85,32 @@ export class LeaderConnection implements Closeable {
     this.#closing.abort();
     this.#session?.close(reason);
     this.#round.abort();
+    this.#pause.abort();
     await this.#loop;
   }
 
   #onLeader(leader: LeaderInfo | undefined): void {
-    const previous = this.#leader;
     this.#leader = leader;
-    if (leader === undefined) return; // The session, if any, tells when it is over.
-    const isSame =
-      previous !== undefined &&
-      compareEpochs(previous.epoch, leader.epoch) === 0 &&
-      previous.rpcAddress === leader.rpcAddress;
+    // Without one the session, if any, tells when it is over.
+    if (leader === undefined) return;
+    const isOther =
+      this.#target === undefined ||
+      compareEpochs(this.#target.epoch, leader.epoch) !== 0 ||
+      this.#target.rpcAddress !== leader.rpcAddress;
+    this.#target = leader;
+    if (isOther) {
+      this.#round.abort();
+      this.#round = new AbortController();
+    }
     // A state that changed to ACTIVE is a good moment to try again, but no reason to leave.
-    if (isSame && this.#session !== undefined) return;
-    this.#round.abort();
-    this.#round = new AbortController();
+    this.#pause.abort();
+    this.#pause = new AbortController();
   }
 
   async #run(): Promise<void> {
     let attempt = 0;
     while (!this.#closing.signal.aborted) {
-      const leader = this.#leader;
+      const leader = this.#target;
       const round = this.#round.signal;
       if (leader === undefined) {
         await aborted(round);
@@ -118,8 +127,12 @@ export class LeaderConnection implements Closeable {
         this.#logFailure(error, leader, attempt);
       }
       if (this.#closing.signal.aborted) return;
-      await sleep(this.#env.clock, backoffDelay(backoff, attempt, this.#env.random), round);
-      attempt = round.aborted ? 0 : attempt + 1;
+      if (round.aborted) attempt = 0;
+      else {
+        const pause = this.#pause.signal;
+        await sleep(this.#env.clock, backoffDelay(backoff, attempt, this.#env.random), pause);
+        attempt = pause.aborted ? 0 : attempt + 1;
+      }
     }
   }
 

@@ -82,6 +82,8 @@ class WorkerSlot implements RunningSlot {
     this.#worker = new Worker(new URL('./slot-worker.js', import.meta.url), {
       workerData: data,
       name: `slot-${String(data.slotIndex)}`,
+      // Source maps of our own files would be read at every start; the thread switches them on for user code.
+      execArgv: process.execArgv.filter((argument) => argument !== '--enable-source-maps'),
       stdout: true,
       stderr: true,
       resourceLimits: {

@@ -65,13 +65,13 @@ class Leadership implements LeaderRetrieval {
     return () => this.#listeners.delete(listener);
   }
 
-  elect(rpcAddress: string, revision: number): void {
+  elect(rpcAddress: string, revision: number, state: LeaderInfo['state'] = 'ACTIVE'): void {
     this.#set({
       epoch: { era: 1, revision },
       jobManagerId: `jm-${revision}` as JobManagerId,
       rpcAddress,
       restAddress: '',
-      state: 'ACTIVE',
+      state,
       since: 0,
     });
   }
@@ -146,6 +146,8 @@ class ScriptedLeader {
   readonly server: JobManagerRpcServer;
   heartbeats: HeartbeatPayload[] = [];
   answersHeartbeats = true;
+  /** Runs while a registration is being accepted. */
+  onAccept: () => void = () => undefined;
   address = '';
   #accepted = new Deferred<Accepted>();
   #heard = new Deferred<void>();
@@ -163,6 +165,7 @@ class ScriptedLeader {
       accept: (registration, gateway, session) => {
         const accepted = this.#accepted;
         this.#accepted = new Deferred();
+        this.onAccept();
         accepted.resolve({ registration, gateway, session });
         return Promise.resolve({
           response: { heartbeatIntervalMs: 100, heartbeatTimeoutMs: 500 },
@@ -515,6 +518,28 @@ t.test('a broken session to the same leader keeps tasks running', async (t) => {
     attempts: [{ attemptId: first, state: 'RUNNING' }, { attemptId: second }],
   });
   t.same(slot.commands, []);
+});
+
+t.test('what a leader publishes of itself does not end its sessions', async (t) => {
+  const f = await fixture(t);
+  const leader = new ScriptedLeader(f.rpc);
+  await leader.start(t, 1);
+  let over: string | undefined;
+  leader.onAccept = () => {
+    f.leadership.elect(leader.address, 1, 'ACTIVE');
+  };
+  const accepted = leader.accepted();
+  f.leadership.elect(leader.address, 1, 'RECOVERING');
+  const { session, gateway } = await accepted;
+  void session.closed.then((reason) => {
+    over = reason;
+  });
+  f.leadership.vanish();
+  f.leadership.elect(leader.address, 1, 'SUSPENDED');
+  f.leadership.elect(leader.address, 1, 'ACTIVE');
+  await leader.until(() => leader.heartbeats.length >= 2);
+  await t.resolves(gateway.requestSlot({ jobId, allocationId, slotIndex: 0 }));
+  t.equal(over, undefined);
 });
 
 t.test('a leader that does not answer heartbeats is left', async (t) => {
