@@ -128,37 +128,43 @@ export class ChannelWriter {
 }
 
 /**
- * Adjacent watermarks become the last one, statuses likewise, and an alternation of both keeps its last
- * state: so control frames in the overdraft stay bounded however long the channel is blocked.
+ * A run of watermarks and statuses becomes what it says in the end (active, the last watermark, idle if
+ * it ended so), and adjacent cancellations the highest: control frames in the overdraft stay bounded however
+ * long the channel is blocked.
  */
 function coalesce(queue: Overdraft[], event: ControlEvent): void {
-  const at = (back: number): ControlEvent | undefined => {
-    const entry = queue[queue.length - back];
-    return entry?.kind === 'control' ? entry.event : undefined;
+  const last = controlAt(queue, queue.length - 1);
+  if (event.kind === 'cancelBarrier' && last?.kind === 'cancelBarrier') {
+    const checkpointId = Math.max(event.checkpointId, last.checkpointId);
+    queue[queue.length - 1] = { kind: 'control', event: { kind: 'cancelBarrier', checkpointId } };
+    return;
+  }
+  if (event.kind !== 'watermark' && event.kind !== 'watermarkStatus') {
+    queue.push({ kind: 'control', event });
+    return;
+  }
+  let watermark: ControlEvent | undefined;
+  let status: Extract<ControlEvent, { kind: 'watermarkStatus' }> | undefined;
+  const note = (noted: ControlEvent | undefined): boolean => {
+    if (noted?.kind === 'watermark') watermark ??= noted;
+    else if (noted?.kind === 'watermarkStatus') status ??= noted;
+    else return false;
+    return true;
   };
-  const last = at(1);
-  if (last?.kind === event.kind) {
-    if (event.kind === 'watermark' || event.kind === 'watermarkStatus') {
-      queue[queue.length - 1] = { kind: 'control', event };
-      return;
-    }
-    if (event.kind === 'cancelBarrier' && last.kind === 'cancelBarrier') {
-      const checkpointId = Math.max(event.checkpointId, last.checkpointId);
-      queue[queue.length - 1] = { kind: 'control', event: { ...event, checkpointId } };
-      return;
-    }
+  note(event);
+  while (note(controlAt(queue, queue.length - 1))) queue.pop();
+  const run: ControlEvent[] = [];
+  if (status !== undefined && (status.active || watermark !== undefined)) {
+    run.push({ kind: 'watermarkStatus', active: true });
   }
-  // [status, watermark, active] + watermark: the earlier two are covered by what follows.
-  if (
-    event.kind === 'watermark' &&
-    last?.kind === 'watermarkStatus' &&
-    last.active &&
-    at(2)?.kind === 'watermark' &&
-    at(3)?.kind === 'watermarkStatus'
-  ) {
-    queue.splice(queue.length - 3, 2);
-  }
-  queue.push({ kind: 'control', event });
+  if (watermark !== undefined) run.push(watermark);
+  if (status?.active === false) run.push(status);
+  for (const reduced of run) queue.push({ kind: 'control', event: reduced });
+}
+
+function controlAt(queue: readonly Overdraft[], index: number): ControlEvent | undefined {
+  const entry = queue[index];
+  return entry?.kind === 'control' ? entry.event : undefined;
 }
 
 export function channelFailure(channelId: string, peer: 'producer' | 'consumer'): MillraceError {
