@@ -50,7 +50,10 @@ export interface SourceReaderContext {
   fail(error: unknown): void;
 }
 
-/** `splitId` gives each split its own watermark. */
+/**
+ * `splitId` gives each split its own watermark. It survives restores when the split itself names the id, as a
+ * string field `id` (or `splitId`).
+ */
 export interface ReaderOutput<T> {
   collect(value: T, timestamp?: number, splitId?: string): void;
   /** The split is exhausted and holds back no watermark any more. */

@@ -177,25 +177,15 @@ export abstract class AbstractOperator implements StreamOperator {
     return userError(this.context.operatorName, error);
   }
 
-  protected metricLabels(): Record<string, string> {
-    const { jobId, jobName, operatorId, operatorName, subtaskIndex } = this.context;
-    return {
-      job_id: jobId,
-      job_name: jobName,
-      operator_id: operatorId,
-      operator_name: operatorName,
-      subtask_index: String(subtaskIndex),
-    };
-  }
-
+  /** The registry is the operator's own: whoever reports adds the scope. */
   protected counter(name: string): Counter {
-    return this.context.metrics.counter(name, this.metricLabels());
+    return this.context.metrics.counter(name);
   }
 
   protected runtimeContext(): RuntimeContext {
     const { context } = this;
     const states = (): HashMapStates => this.#statesOrThrow();
-    const gauge = (name: string): Gauge => context.metrics.gauge(name, this.metricLabels());
+    const gauge = (name: string): Gauge => context.metrics.gauge(name);
     return {
       jobId: context.jobId,
       jobName: context.jobName,

@@ -122,13 +122,12 @@ function prepareObject(value: object, walk: Walk): unknown {
 
 function preparePlain(object: Record<string, unknown>, walk: Walk): unknown {
   refuseSymbols(object, walk);
-  // msgpackr tells types apart by `constructor`, and assigns `__proto__`.
-  if (Object.hasOwn(object, 'constructor') || Object.hasOwn(object, '__proto__')) {
-    return new Escape(kind.entries, entriesOf(object, walk));
-  }
   let copy: Record<string, unknown> | undefined;
   for (const key in object) {
-    if (!isWellFormed.call(key)) return new Escape(kind.entries, entriesOf(object, walk));
+    // msgpackr tells types apart by `constructor`, assigns `__proto__`, and writes keys as UTF-8.
+    if (key === 'constructor' || key === '__proto__' || !isWellFormed.call(key)) {
+      return new Escape(kind.entries, entriesOf(object, walk));
+    }
     const before = object[key];
     const after = prepareAt(before, key, walk);
     if (!isSame(after, before)) {
@@ -192,6 +191,8 @@ function entriesOf(object: object, walk: Walk): unknown[] {
 }
 
 function prepareAt(value: unknown, step: string | number, walk: Walk): unknown {
+  // Most values are these, and need no path.
+  if (typeof value === 'string' || typeof value === 'number') return prepare(value, walk);
   walk.path.push(step);
   const prepared = prepare(value, walk);
   walk.path.pop();
