@@ -30,6 +30,12 @@ First steps:
 Exit codes: 0 done, 1 the job or the request failed, 2 wrong usage or configuration, 3 something else is unavailable, 130 interrupted.`,
   );
 
+// `millrace list | head -1` closes the pipe early: nothing is left to say, and nothing is wrong.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit();
+  throw error;
+});
+
 registerCluster(program);
 registerRun(program);
 registerJobs(program);

@@ -18,7 +18,7 @@ import {
 
 interface DrillCommandOptions {
   readonly dir: string;
-  readonly rate: string;
+  readonly rate?: string;
   readonly json?: boolean;
 }
 
@@ -32,7 +32,7 @@ export function registerDrill(program: Command): void {
     )
     .option('--list', 'print the drills and what must hold')
     .option('--dir <folder>', 'folder of local clusters', '.millrace')
-    .option('--rate <n>', 'lines a second of the 10,000', '1000')
+    .option('--rate <n>', "lines a second of the 10,000 (default: each drill's own)")
     .option('--json', 'print one JSON document')
     .action(drill);
 }
@@ -65,7 +65,7 @@ async function drill(
     if (options.json !== true) printError(`${bold(one.name)}: ${one.fault}`);
     const report = await runDrill(one, {
       folder: options.dir,
-      rate: Number(options.rate),
+      ...(options.rate !== undefined && { rate: Number(options.rate) }),
       progress: (line) => {
         if (options.json !== true) printError(dim(`  ${line}`));
       },

@@ -15,6 +15,8 @@ export interface Drill {
   readonly fault: string;
   /** What must hold, besides the exactly-once output that every drill checks. */
   readonly mustHold: string;
+  /** Lines a second of the job, so that it outlasts the fault and the recovery. Default 600. */
+  readonly rate?: number;
   /** Environment of the cluster's processes (fault points). `directory` is the cluster's. */
   readonly environment?: (directory: string) => Readonly<Record<string, string>>;
   /** Injects the fault and returns when the job has recovered; throws when something did not hold. */

@@ -224,6 +224,7 @@ export const drills: readonly Drill[] = [
     name: 'leader-pause',
     fault: 'SIGSTOP of the leader beyond its lease, then SIGCONT',
     mustHold: 'its late writes are refused, it notices and ends; epochs in etcd never go back',
+    rate: 400,
     inject: pauseLeader,
   },
   {

@@ -11,7 +11,7 @@ import { checkWriteHistory } from './write-history.js';
 export interface DrillOptions {
   /** Folder for the cluster. */
   readonly folder: string;
-  /** Lines a second of the access log. Default 1000: ten seconds of load without a fault. */
+  /** Lines a second of the access log. Default: the drill's. */
   readonly rate?: number;
   readonly parallelism?: number;
   readonly progress?: (line: string) => void;
@@ -56,7 +56,7 @@ async function drillOn(
 ): Promise<DrillReport> {
   const progress = options.progress ?? ((): void => undefined);
   const run = await AccessLogRun.submit(cluster, {
-    rate: options.rate ?? 1000,
+    rate: options.rate ?? drill.rate ?? 600,
     parallelism: options.parallelism ?? 2,
     settings: {
       'execution.checkpointing.interval': '300ms',

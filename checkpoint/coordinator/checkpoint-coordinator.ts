@@ -346,7 +346,9 @@ export class CheckpointCoordinator implements Closeable {
     this.#ask(
       'add checkpoint pointer',
       async () => {
+        this.#env.fault?.('checkpoint.files-written');
         await this.#deps.pointers.add(pointer, subsumed);
+        this.#env.fault?.('checkpoint.pointer-added');
         return { type: 'pointerAdded', checkpointId };
       },
       (failure) => ({ type: 'pointerFailed', checkpointId, failure }),

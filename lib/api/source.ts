@@ -8,7 +8,10 @@ export type Boundedness = 'bounded' | 'unbounded';
 export interface Source<T, SplitT, EnumStateT> {
   readonly boundedness: Boundedness;
   createEnumerator(context: SplitEnumeratorContext<SplitT>): SplitEnumerator<SplitT, EnumStateT>;
-  restoreEnumerator(context: SplitEnumeratorContext<SplitT>, state: EnumStateT): SplitEnumerator<SplitT, EnumStateT>;
+  restoreEnumerator(
+    context: SplitEnumeratorContext<SplitT>,
+    state: EnumStateT,
+  ): SplitEnumerator<SplitT, EnumStateT>;
   createReader(context: SourceReaderContext): SourceReader<T, SplitT>;
 }
 

@@ -28,6 +28,10 @@ export type FaultPoint =
   | 'job.submitted';
 
 /** The same Env, logging under a component's name. */
-export function childEnv(env: Env, component: string, fields: Readonly<Record<string, unknown>> = {}): Env {
+export function childEnv(
+  env: Env,
+  component: string,
+  fields: Readonly<Record<string, unknown>> = {},
+): Env {
   return { ...env, log: env.log.child({ component, ...fields }) };
 }

@@ -54,7 +54,8 @@ export function toFailure(error: unknown, depth = 0): Failure {
     ...(coded && { code: coded.code, retry: coded.retry, domain: coded.domain }),
     ...(coded && Object.keys(coded.details).length > 0 && { details: coded.details }),
     ...(error.stack !== undefined && { stack: clip(error.stack) }),
-    ...(error.cause !== undefined && depth < maxCauses && { cause: toFailure(error.cause, depth + 1) }),
+    ...(error.cause !== undefined &&
+      depth < maxCauses && { cause: toFailure(error.cause, depth + 1) }),
   };
 }
 
@@ -84,7 +85,9 @@ function isFailure(value: unknown): value is Failure {
 }
 
 function clip(text: string): string {
-  return text.length > maxText ? `${text.slice(0, maxText)}… (${String(text.length)} characters)` : text;
+  return text.length > maxText
+    ? `${text.slice(0, maxText)}… (${String(text.length)} characters)`
+    : text;
 }
 
 function safeJson(value: unknown): string {

@@ -34,6 +34,11 @@ export function parseJobId(text: string): JobId | undefined {
   return hex32.test(text) ? (text as JobId) : undefined;
 }
 
-export function newAttemptId(random: Random, vertex: VertexId, subtask: number, generation: number): AttemptId {
+export function newAttemptId(
+  random: Random,
+  vertex: VertexId,
+  subtask: number,
+  generation: number,
+): AttemptId {
   return `${vertex}_${String(subtask)}_${String(generation)}_${random.hex(8)}` as AttemptId;
 }

@@ -42,7 +42,8 @@ export class CloseableRegistry implements Closeable {
   }
 
   async #closeAll(): Promise<void> {
-    for (let next = this.#owned.pop(); next !== undefined; next = this.#owned.pop()) await this.#closeOne(next);
+    for (let next = this.#owned.pop(); next !== undefined; next = this.#owned.pop())
+      await this.#closeOne(next);
     await Promise.all(this.#running);
   }
 

@@ -19,7 +19,9 @@ export class Mailbox {
   run<T>(task: () => T | Promise<T>): Promise<T> {
     if (this.#closed) return Promise.reject(new MillraceError('CLOSED', 'the endpoint is closed'));
     if (this.#queued >= this.#limit) {
-      return Promise.reject(new MillraceError('TIMEOUT', `the endpoint has ${String(this.#limit)} tasks waiting`));
+      return Promise.reject(
+        new MillraceError('TIMEOUT', `the endpoint has ${String(this.#limit)} tasks waiting`),
+      );
     }
     this.#queued += 1;
     const result = this.#tail.then(async () => {

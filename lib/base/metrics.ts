@@ -59,7 +59,10 @@ export interface MetricSample {
 
 /** A process's own metrics. Registering the same name and labels again returns the same metric. */
 export class MetricRegistry {
-  readonly #metrics = new Map<string, { name: string; labels: Record<string, string>; metric: Counter | Gauge }>();
+  readonly #metrics = new Map<
+    string,
+    { name: string; labels: Record<string, string>; metric: Counter | Gauge }
+  >();
 
   counter(name: string, labels: Record<string, string> = {}): Counter {
     return this.#getOrAdd(name, labels, () => new Counter());
@@ -77,7 +80,11 @@ export class MetricRegistry {
     );
   }
 
-  #getOrAdd<M extends Counter | Gauge>(name: string, labels: Record<string, string>, create: () => M): M {
+  #getOrAdd<M extends Counter | Gauge>(
+    name: string,
+    labels: Record<string, string>,
+    create: () => M,
+  ): M {
     const key = `${name} ${JSON.stringify(Object.entries(labels).sort())}`;
     const known = this.#metrics.get(key);
     if (known !== undefined) return known.metric as M;

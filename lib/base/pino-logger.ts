@@ -12,7 +12,16 @@ export interface LoggerOptions {
   readonly base?: LogFields;
 }
 
-const redacted = ['token', 'password', 'secret', 'authorization', '*.token', '*.password', '*.secret', 'headers.authorization'];
+const redacted = [
+  'token',
+  'password',
+  'secret',
+  'authorization',
+  '*.token',
+  '*.password',
+  '*.secret',
+  'headers.authorization',
+];
 
 /** Creates the process's logger. Lines are written synchronously, so that a crash loses none. */
 export function createLogger(options: LoggerOptions): Logger {

@@ -10,6 +10,9 @@ export interface BackoffOptions {
 
 /** Delay before attempt number `attempt` (0-based): capped exponential with jitter. */
 export function backoffDelay(options: BackoffOptions, attempt: number, random: Random): number {
-  const base = Math.min(options.maxMs, options.initialMs * options.multiplier ** Math.min(attempt, 64));
+  const base = Math.min(
+    options.maxMs,
+    options.initialMs * options.multiplier ** Math.min(attempt, 64),
+  );
   return Math.max(0, base * (1 + options.jitter * (random.next() * 2 - 1)));
 }

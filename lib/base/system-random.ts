@@ -8,6 +8,8 @@ export class SystemRandom implements Random {
   }
 
   hex(length: number): string {
-    return randomBytes(Math.ceil(length / 2)).toString('hex').slice(0, length);
+    return randomBytes(Math.ceil(length / 2))
+      .toString('hex')
+      .slice(0, length);
   }
 }

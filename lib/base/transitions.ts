@@ -8,8 +8,14 @@ export function defineTransitions<S extends string>(table: Transitions<S>): Tran
 }
 
 /** Throws InvariantError on a transition that is not in the table. */
-export function checkTransition<S extends string>(what: string, table: Transitions<S>, from: S, to: S): void {
-  if (!table[from].includes(to)) throw new InvariantError(`${what}: illegal transition ${from} -> ${to}`);
+export function checkTransition<S extends string>(
+  what: string,
+  table: Transitions<S>,
+  from: S,
+  to: S,
+): void {
+  if (!table[from].includes(to))
+    throw new InvariantError(`${what}: illegal transition ${from} -> ${to}`);
 }
 
 export function isTerminal<S extends string>(table: Transitions<S>, state: S): boolean {

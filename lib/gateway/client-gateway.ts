@@ -78,7 +78,12 @@ export interface JobPlan {
     readonly operator: string;
     readonly operator_strategy: string;
     readonly description: string;
-    readonly inputs?: readonly { readonly num: number; readonly id: string; readonly ship_strategy: string; readonly exchange: 'pipelined_bounded' }[];
+    readonly inputs?: readonly {
+      readonly num: number;
+      readonly id: string;
+      readonly ship_strategy: string;
+      readonly exchange: 'pipelined_bounded';
+    }[];
   }[];
 }
 
@@ -117,7 +122,12 @@ export interface ExceptionInfo {
 export interface JobExceptions {
   readonly 'root-exception'?: string;
   readonly timestamp?: number;
-  readonly exceptionHistory: { readonly entries: readonly (ExceptionInfo & { readonly concurrentExceptions: readonly ExceptionInfo[] })[]; readonly truncated: boolean };
+  readonly exceptionHistory: {
+    readonly entries: readonly (ExceptionInfo & {
+      readonly concurrentExceptions: readonly ExceptionInfo[];
+    })[];
+    readonly truncated: boolean;
+  };
 }
 
 export interface CheckpointSummary {
@@ -193,7 +203,14 @@ export interface ClientGateway {
   /** Undefined while the job runs. */
   jobResult(jobId: JobId): Promise<JobExecutionResult | undefined>;
   taskManagers(): Promise<TaskManagerView[]>;
-  taskManagerLog(id: TaskManagerId, options: { jobId?: JobId; maxLines: number; stream: 'log' | 'stdout' }): Promise<readonly string[]>;
+  taskManagerLog(
+    id: TaskManagerId,
+    options: { jobId?: JobId; maxLines: number; stream: 'log' | 'stdout' },
+  ): Promise<readonly string[]>;
   metrics(): Promise<MetricSample[]>;
-  fetchBlob(jobId: JobId, digest: Digest, offset: number): Promise<{ bytes: Uint8Array; end: boolean }>;
+  fetchBlob(
+    jobId: JobId,
+    digest: Digest,
+    offset: number,
+  ): Promise<{ bytes: Uint8Array; end: boolean }>;
 }

@@ -29,6 +29,8 @@ export const jobTransitions = defineTransitions<JobStatus>({
 });
 
 /** Terminal for every JobManager: a result is written. SUSPENDED is terminal only locally. */
-export function isGloballyTerminal(status: JobStatus): status is 'FAILED' | 'CANCELED' | 'FINISHED' {
+export function isGloballyTerminal(
+  status: JobStatus,
+): status is 'FAILED' | 'CANCELED' | 'FINISHED' {
   return status === 'FAILED' || status === 'CANCELED' || status === 'FINISHED';
 }

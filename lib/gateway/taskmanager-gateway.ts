@@ -3,7 +3,14 @@
  * bidirectional stream that the TaskManager opens to the leader; every message carries the leader's
  * epoch, and a TaskManager refuses one older than the newest it has seen (STALE_EPOCH).
  */
-import type { AllocationId, AttemptId, Digest, JobId, OperatorId, TaskManagerId } from '../base/ids.js';
+import type {
+  AllocationId,
+  AttemptId,
+  Digest,
+  JobId,
+  OperatorId,
+  TaskManagerId,
+} from '../base/ids.js';
 import type { Failure } from '../base/errors.js';
 import type { MetricSample } from '../base/metrics.js';
 import type { OperatorEvent } from '../operators/stream-operator.js';
@@ -47,7 +54,11 @@ export interface SlotReport {
 
 export interface TaskManagerGateway {
   /** Reserves a slot for a job. CONFLICT when it is taken. */
-  requestSlot(request: { jobId: JobId; allocationId: AllocationId; slotIndex: number }): Promise<void>;
+  requestSlot(request: {
+    jobId: JobId;
+    allocationId: AllocationId;
+    slotIndex: number;
+  }): Promise<void>;
   /** Ends the slot's thread, if any, and frees the slot. Resolves when its tasks are gone. Idempotent. */
   freeSlot(request: { allocationId: AllocationId; cause: string }): Promise<void>;
   /** Starts a slot thread with these tasks; resolves once accepted. States follow by `updateTaskState`. */
@@ -58,13 +69,35 @@ export interface TaskManagerGateway {
    */
   cancelTasks(request: { allocationId: AllocationId }): Promise<void>;
   /** One-way, ordered with the other one-way messages below. */
-  triggerCheckpoint(request: { jobId: JobId; attemptIds: readonly AttemptId[]; checkpointId: number; timestamp: number }): void;
-  notifyCheckpointComplete(request: { jobId: JobId; attemptIds: readonly AttemptId[]; checkpointId: number }): void;
-  notifyCheckpointAborted(request: { jobId: JobId; attemptIds: readonly AttemptId[]; checkpointId: number }): void;
+  triggerCheckpoint(request: {
+    jobId: JobId;
+    attemptIds: readonly AttemptId[];
+    checkpointId: number;
+    timestamp: number;
+  }): void;
+  notifyCheckpointComplete(request: {
+    jobId: JobId;
+    attemptIds: readonly AttemptId[];
+    checkpointId: number;
+  }): void;
+  notifyCheckpointAborted(request: {
+    jobId: JobId;
+    attemptIds: readonly AttemptId[];
+    checkpointId: number;
+  }): void;
   /** Resolves when the task has taken the event (its acknowledgement gates checkpoint triggers). */
-  sendOperatorEvent(request: { jobId: JobId; attemptId: AttemptId; operatorId: OperatorId; event: OperatorEvent }): Promise<void>;
+  sendOperatorEvent(request: {
+    jobId: JobId;
+    attemptId: AttemptId;
+    operatorId: OperatorId;
+    event: OperatorEvent;
+  }): Promise<void>;
   /** Lines of the TaskManager's log, newest last; `jobId` filters to a job's lines. */
-  requestLog(request: { jobId?: JobId; maxLines: number; stream: 'log' | 'stdout' }): Promise<{ lines: readonly string[] }>;
+  requestLog(request: {
+    jobId?: JobId;
+    maxLines: number;
+    stream: 'log' | 'stdout';
+  }): Promise<{ lines: readonly string[] }>;
 }
 
 // ---- TaskManager -> JobManager -----------------------------------------------------------------
@@ -110,7 +143,11 @@ export interface TaskMetrics {
 export interface HeartbeatPayload {
   readonly slots: SlotReport;
   readonly taskMetrics: readonly TaskMetrics[];
-  readonly process: { readonly rssBytes: number; readonly heapUsedBytes: number; readonly eventLoopLagMs: number };
+  readonly process: {
+    readonly rssBytes: number;
+    readonly heapUsedBytes: number;
+    readonly eventLoopLagMs: number;
+  };
 }
 
 export interface JobManagerGateway {
@@ -118,10 +155,24 @@ export interface JobManagerGateway {
   /** One-way and ordered with the others below; the stream is the delivery guarantee, registration resynchronises. */
   updateTaskState(update: TaskStateUpdate): void;
   acknowledgeCheckpoint(ack: CheckpointAck): void;
-  declineCheckpoint(decline: { jobId: JobId; attemptId: AttemptId; checkpointId: number; failure: Failure }): void;
+  declineCheckpoint(decline: {
+    jobId: JobId;
+    attemptId: AttemptId;
+    checkpointId: number;
+    failure: Failure;
+  }): void;
   /** The task has processed all its input and waits for a final checkpoint. */
   reportEndOfData(report: { jobId: JobId; attemptId: AttemptId }): void;
-  sendOperatorEvent(event: { jobId: JobId; attemptId: AttemptId; operatorId: OperatorId; event: OperatorEvent }): void;
+  sendOperatorEvent(event: {
+    jobId: JobId;
+    attemptId: AttemptId;
+    operatorId: OperatorId;
+    event: OperatorEvent;
+  }): void;
   /** A chunk of a job's bundle (at most 1 MiB); `end` marks the last. */
-  fetchBlob(request: { jobId: JobId; digest: Digest; offset: number }): Promise<{ bytes: Uint8Array; end: boolean }>;
+  fetchBlob(request: {
+    jobId: JobId;
+    digest: Digest;
+    offset: number;
+  }): Promise<{ bytes: Uint8Array; end: boolean }>;
 }

@@ -12,7 +12,10 @@ export interface CliResult {
 }
 
 /** Ends the command with SIGKILL after `timeoutMs`; its code is null then. */
-export function millrace(args: readonly string[], options: { cwd?: string; timeoutMs?: number; env?: NodeJS.ProcessEnv } = {}): Promise<CliResult> {
+export function millrace(
+  args: readonly string[],
+  options: { cwd?: string; timeoutMs?: number; env?: NodeJS.ProcessEnv } = {},
+): Promise<CliResult> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [entry, ...args], {
       cwd: options.cwd ?? packageRoot,
