@@ -32,6 +32,10 @@ export interface RunningSlot {
 export interface SlotRunner {
   /** Whether `terminate` ends user code that loops for ever: false for slots in the calling thread. */
   readonly isPreemptive: boolean;
+  /** A hint: so many slots will soon be started. What is prepared and not used goes away by itself. */
+  prepare?(slots: number): void;
+  /** Ends what was prepared; running slots are ended by their owner before. */
+  close?(): void;
   /** Never throws: what goes wrong is told by `onEnded`. */
   start(start: SlotStart, events: SlotEvents): RunningSlot;
 }

@@ -3,7 +3,7 @@ import type { Failure } from '../base/errors.js';
 import type { LogLevel } from '../base/pino-logger.js';
 import type { SlotDeployment } from '../gateway/task-deployment-descriptor.js';
 import type { SlotChannels } from '../network/slot-channels.js';
-import type { SlotReportMessage } from '../task/slot-api.js';
+import type { SlotCommand, SlotReportMessage } from '../task/slot-api.js';
 
 export interface SlotLogOptions {
   readonly level: LogLevel;
@@ -23,13 +23,17 @@ export interface SlotWorkerOptions {
   readonly log: SlotLogOptions;
 }
 
-export interface SlotWorkerData {
+/** The thread begins with its options only, so that it can be started before its deployment is known. */
+export interface SlotWorkerStart {
+  readonly kind: 'start';
   readonly deployment: SlotDeployment;
   readonly slotIndex: number;
   readonly bundlePath: string;
   readonly channels: SlotChannels;
-  readonly options: SlotWorkerOptions;
 }
+
+/** The first message is `start`, commands follow. */
+export type SlotWorkerCommand = SlotWorkerStart | SlotCommand;
 
 export type SlotWorkerMessage =
   | SlotReportMessage

@@ -20,22 +20,19 @@ import type { TaskContext } from '../task/slot-ports.js';
 import { SlotRuntime } from '../task/slot-runtime.js';
 import { captureConsole } from './slot-console.js';
 import { createMemoryCheck } from './slot-memory.js';
-import type { SlotWorkerData, SlotWorkerMessage } from './slot-worker-protocol.js';
+import type {
+  SlotWorkerCommand,
+  SlotWorkerMessage,
+  SlotWorkerOptions,
+  SlotWorkerStart,
+} from './slot-worker-protocol.js';
 
 invariant(parentPort !== null, 'slot-worker.js is the entry of a worker thread');
 const port = parentPort;
-const { deployment, slotIndex, bundlePath, channels, options } = workerData as SlotWorkerData;
-const { jobId, jobGraph } = deployment;
+const options = workerData as SlotWorkerOptions;
 
 /** Whose code runs; undefined while main does. */
 let task: TaskContext | undefined;
-
-const env: Env = {
-  clock: new SystemClock(),
-  random: new SystemRandom(),
-  metrics: new MetricRegistry(),
-  log: createLogger(options.log).child({ jobId, slot: slotIndex }),
-};
 
 function send(message: SlotWorkerMessage): void {
   port.postMessage(message);
@@ -56,17 +53,17 @@ function onUncaught(cause: unknown): void {
   send({ kind: 'fatal', failure: toFailure(error) });
 }
 
-async function run(): Promise<void> {
+async function run(start: SlotWorkerStart, onReady: (runtime: SlotRuntime) => void): Promise<void> {
+  const { deployment, slotIndex, bundlePath, channels } = start;
+  const { jobId, jobGraph } = deployment;
+  const env: Env = {
+    clock: new SystemClock(),
+    random: new SystemRandom(),
+    metrics: new MetricRegistry(),
+    log: createLogger(options.log).child({ jobId, slot: slotIndex }),
+  };
   process.setSourceMapsEnabled(true);
   captureConsole(env.log, fieldsOfTask);
-  // Commands that come while main runs wait here; the port also keeps the thread alive.
-  const early: SlotCommand[] = [];
-  let handle = (command: SlotCommand): void => {
-    early.push(command);
-  };
-  port.on('message', (command: SlotCommand) => {
-    handle(command);
-  });
   const functions = await rebuildFunctions({
     bundlePath,
     jobGraph,
@@ -95,12 +92,22 @@ async function run(): Promise<void> {
     },
   );
   runtime.deploy(deployment);
-  handle = (command) => {
-    runtime.command(command);
-  };
-  for (const command of early) handle(command);
+  onReady(runtime);
 }
 
-run().catch((error: unknown) => {
-  send({ kind: 'fatal', failure: toFailure(error) });
+// Commands that come while main runs wait here. The port keeps the thread alive.
+const early: SlotCommand[] = [];
+let running: SlotRuntime | undefined;
+port.on('message', (message: SlotWorkerCommand) => {
+  if (message.kind !== 'start') {
+    if (running === undefined) early.push(message);
+    else running.command(message);
+    return;
+  }
+  run(message, (runtime) => {
+    running = runtime;
+    for (const command of early.splice(0)) runtime.command(command);
+  }).catch((error: unknown) => {
+    send({ kind: 'fatal', failure: toFailure(error) });
+  });
 });

@@ -104,6 +104,8 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
       },
       onDisconnected: () => {
         this.#gateway = undefined;
+        // The next leader starts the tasks again: their threads can be ready by then.
+        if (this.#closing === undefined) deps.runner.prepare?.(this.#table.count('active'));
       },
     });
   }
@@ -129,6 +131,7 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
   async #close(): Promise<void> {
     await this.#connection.close('the TaskManager shuts down');
     await this.#releaseAll('the TaskManager shuts down');
+    this.#deps.runner.close?.();
     await this.#registry.close();
   }
 
@@ -141,6 +144,7 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
   }): Promise<void> {
     this.#checkOpen();
     this.#step({ kind: 'slotRequested', ...request });
+    this.#deps.runner.prepare?.(this.#table.count('allocated'));
   }
 
   async freeSlot({

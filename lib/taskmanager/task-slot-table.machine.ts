@@ -107,6 +107,11 @@ export class TaskSlotTable {
     return this.#slots.flatMap(({ allocationId }) => allocationId ?? []);
   }
 
+  /** How many slots are in a state. */
+  count(state: SlotState): number {
+    return this.#slots.filter((slot) => slot.state === state).length;
+  }
+
   state(slotIndex: number): SlotState | undefined {
     return this.#slots[slotIndex]?.state;
   }

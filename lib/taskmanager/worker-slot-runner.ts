@@ -3,6 +3,7 @@
  * (endless loops, process.exit, running out of memory) ends at most this thread.
  */
 import { Worker } from 'node:worker_threads';
+import type { CancelTimer } from '../base/clock.js';
 import { childEnv, type Env } from '../base/env.js';
 import { MillraceError, toFailure, type Failure } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
@@ -12,11 +13,13 @@ import { userOutputEvent } from './log-tail.js';
 import { memoryError } from './slot-memory.js';
 import type { RunningSlot, SlotEvents, SlotRunner, SlotStart } from './slot-runner.js';
 import type {
-  SlotWorkerData,
   SlotWorkerMessage,
   SlotWorkerOptions,
+  SlotWorkerStart,
 } from './slot-worker-protocol.js';
 
+/** Prepared threads that nobody needed are ended after this. */
+const spareIdleMs = 30_000;
 /** V8's own limit, the last wall, is so many times the soft one. */
 const hardLimitFactor = 2;
 
@@ -25,11 +28,38 @@ export class WorkerSlotRunner implements SlotRunner {
   readonly #env: Env;
   readonly #network: NetworkEnvironment;
   readonly #options: SlotWorkerOptions;
+  /** Threads that have loaded everything but a job. They do not keep the process alive. */
+  readonly #spares = new Set<Worker>();
+  #cancelSpareTimer: CancelTimer = () => undefined;
 
   constructor(env: Env, network: NetworkEnvironment, options: SlotWorkerOptions) {
     this.#env = childEnv(env, 'slot-runner');
     this.#network = network;
     this.#options = options;
+  }
+
+  /** Starting a thread and loading the runtime takes 100 ms that a recovery need not wait for. */
+  prepare(slots: number): void {
+    while (this.#spares.size < slots) {
+      const spare = createWorker(this.#options);
+      spare.unref();
+      this.#spares.add(spare);
+      spare.on('error', (err) => {
+        this.#env.log.warn({ err }, 'a prepared slot thread broke');
+      });
+      spare.on('exit', () => this.#spares.delete(spare));
+    }
+    this.#cancelSpareTimer();
+    this.#cancelSpareTimer = this.#env.clock.setTimer(spareIdleMs, () => {
+      this.close();
+    });
+  }
+
+  /** Ends the prepared threads. */
+  close(): void {
+    this.#cancelSpareTimer();
+    for (const spare of this.#spares) void spare.terminate();
+    this.#spares.clear();
   }
 
   start(start: SlotStart, events: SlotEvents): RunningSlot {
@@ -39,14 +69,16 @@ export class WorkerSlotRunner implements SlotRunner {
         throw new MillraceError('JOB_INVALID', 'the job has no bundle its slot threads could run');
       }
       const channels = this.#network.openChannels(deployment, slotIndex);
-      const data: SlotWorkerData = {
+      const command: SlotWorkerStart = {
+        kind: 'start',
         deployment,
         slotIndex,
         bundlePath,
         channels,
-        options: this.#options,
       };
-      return new WorkerSlot(this.#env.log, data, {
+      const worker = this.#takeSpare() ?? createWorker(this.#options);
+      return new WorkerSlot(this.#env.log, worker, command, {
+        slotMemoryBytes: this.#options.slotMemoryBytes,
         onReport: (report) => {
           events.onReport(report);
         },
@@ -62,34 +94,52 @@ export class WorkerSlotRunner implements SlotRunner {
       return { send: () => undefined, terminate: () => undefined };
     }
   }
+
+  #takeSpare(): Worker | undefined {
+    const [spare] = this.#spares;
+    if (spare === undefined) return undefined;
+    this.#spares.delete(spare);
+    if (this.#spares.size === 0) this.#cancelSpareTimer();
+    spare.removeAllListeners();
+    spare.ref();
+    return spare;
+  }
+}
+
+function createWorker(options: SlotWorkerOptions): Worker {
+  return new Worker(new URL('./slot-worker.js', import.meta.url), {
+    workerData: options,
+    name: 'slot',
+    // Source maps of our own files would be read at every start; the thread switches them on for user code.
+    execArgv: process.execArgv.filter((argument) => argument !== '--enable-source-maps'),
+    stdout: true,
+    stderr: true,
+    resourceLimits: {
+      maxOldGenerationSizeMb: Math.ceil((options.slotMemoryBytes * hardLimitFactor) / 1024 ** 2),
+    },
+  });
+}
+
+interface WorkerSlotEvents extends SlotEvents {
+  readonly slotMemoryBytes: number;
 }
 
 class WorkerSlot implements RunningSlot {
   readonly #log: Logger;
   readonly #worker: Worker;
-  readonly #data: SlotWorkerData;
-  readonly #events: SlotEvents;
+  readonly #slotIndex: number;
+  readonly #events: WorkerSlotEvents;
   /** We end the thread, for this reason or, without one, because it is over. */
   #isEnding = false;
   #failure: Failure | undefined;
 
-  constructor(log: Logger, data: SlotWorkerData, events: SlotEvents) {
-    const { jobId } = data.deployment;
-    this.#log = log.child({ jobId, slot: data.slotIndex });
-    this.#data = data;
+  constructor(log: Logger, worker: Worker, start: SlotWorkerStart, events: WorkerSlotEvents) {
+    const { slotIndex, deployment } = start;
+    this.#log = log.child({ jobId: deployment.jobId, slot: slotIndex });
+    this.#slotIndex = slotIndex;
     this.#events = events;
-    const { slotMemoryBytes } = data.options;
-    this.#worker = new Worker(new URL('./slot-worker.js', import.meta.url), {
-      workerData: data,
-      name: `slot-${String(data.slotIndex)}`,
-      // Source maps of our own files would be read at every start; the thread switches them on for user code.
-      execArgv: process.execArgv.filter((argument) => argument !== '--enable-source-maps'),
-      stdout: true,
-      stderr: true,
-      resourceLimits: {
-        maxOldGenerationSizeMb: Math.ceil((slotMemoryBytes * hardLimitFactor) / 1024 ** 2),
-      },
-    });
+    this.#worker = worker;
+    worker.postMessage(start);
     this.#logStreams();
     this.#worker.on('message', (message: SlotWorkerMessage) => {
       this.#onMessage(message);
@@ -138,7 +188,7 @@ class WorkerSlot implements RunningSlot {
               new MillraceError(
                 'SLOT_LOST',
                 `the slot's thread ended with code ${String(code)}: user code called process.exit(${String(code)})`,
-                { details: { code, slotIndex: this.#data.slotIndex } },
+                { details: { code, slotIndex: this.#slotIndex } },
               ),
             )),
     );
@@ -146,7 +196,7 @@ class WorkerSlot implements RunningSlot {
 
   #describe(error: unknown): MillraceError {
     if ((error as NodeJS.ErrnoException).code === 'ERR_WORKER_OUT_OF_MEMORY') {
-      return memoryError(this.#data.options.slotMemoryBytes);
+      return memoryError(this.#events.slotMemoryBytes);
     }
     const message = error instanceof Error ? error.message : String(error);
     return new MillraceError('SLOT_LOST', `the slot's thread broke: ${message}`, { cause: error });

@@ -44,12 +44,15 @@ async function prepare(t: Test, body: string, slotMemoryBytes = 64 * mb): Promis
     clusterUid: 'test',
     slots: 1,
   });
-  t.teardown(() => network.close());
   const runner = new WorkerSlotRunner(env, network, {
     slotMemoryBytes,
     mainTimeoutMs: 10_000,
     smallStateThresholdBytes: 20_000,
     log: { level: 'info', destination: logPath, base: { process: 'slot' } },
+  });
+  t.teardown(() => {
+    runner.close();
+    return network.close();
   });
   return { env, job, host: new SlotHost(job), runner, logPath };
 }
@@ -79,6 +82,17 @@ t.test('a job runs to FINISHED in a thread of its own', async (t) => {
     t.same(states, ['INITIALIZING', 'RUNNING', 'FINISHED']);
   }
   t.equal(f.host.reports.at(-1)?.kind, 'closed');
+});
+
+t.test('a prepared thread runs a job as a new one does, and none is used twice', async (t) => {
+  const f = await prepare(t, `env.fromElements(1, 2).map((n) => n).print();`);
+  f.runner.prepare(3);
+  f.runner.prepare(2);
+  const hosts = [f.host, new SlotHost(f.job)];
+  for (const host of hosts) {
+    t.equal(await run({ ...f, host }), undefined);
+    t.equal(host.states().at(-1), 'FINISHED');
+  }
 });
 
 t.test('what user code prints is logged with its job, vertex and subtask', async (t) => {
