@@ -99,9 +99,9 @@ export const metricDefinitions: readonly MetricDefinition[] = [
   taskCounter(
     'numRecordsIn',
     'records',
-    'Records the task took from its inputs, or its source read.',
+    'Records the task took from its inputs; 0 for a source.',
   ),
-  taskCounter('numRecordsOut', 'records', 'Records the task emitted.'),
+  taskCounter('numRecordsOut', 'records', 'Records the task emitted, counted once for each output.'),
   taskCounter('numBytesIn', 'bytes', 'Bytes of buffers the task took.'),
   taskCounter('numBytesOut', 'bytes', 'Bytes of buffers the task sent.'),
   taskCounter(

@@ -41,7 +41,7 @@ t.test('samples become families under Flink’s names, with help and type from t
       'flink_jobmanager_taskSlotsTotal 4',
       '# TYPE flink_taskmanager_job_task_my_own_metric gauge',
       'flink_taskmanager_job_task_my_own_metric{tm_id="tm-1",job_id="j",task_id="v",task_name="Map",subtask_index="0"} 7',
-      '# HELP flink_taskmanager_job_task_numRecordsIn Records the task took from its inputs, or its source read. Unit: records.',
+      '# HELP flink_taskmanager_job_task_numRecordsIn Records the task took from its inputs; 0 for a source. Unit: records.',
       '# TYPE flink_taskmanager_job_task_numRecordsIn counter',
       'flink_taskmanager_job_task_numRecordsIn{tm_id="tm-1",job_id="j",task_id="v",task_name="Map",subtask_index="0"} 12',
       'flink_taskmanager_job_task_numRecordsIn{tm_id="tm-1",job_id="j",task_id="v",task_name="Map",subtask_index="1"} 13',
