@@ -19,7 +19,7 @@ import { BlobCache } from '../lib/taskmanager/blob-cache.js';
 import { openHighAvailability, runProcess, type ProcessContext } from './wiring.js';
 
 /** How long a JobManager waits for etcd at its start, before it gives up with exit code 3. */
-const etcdWaitMs = 30_000;
+const etcdWaitMs = 15_000;
 /** How often the web interface asks again. */
 const webRefreshMs = 3_000;
 
