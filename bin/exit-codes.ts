@@ -26,7 +26,7 @@ const unavailable: readonly ErrorCode[] = [
 
 export function exitCodeOf(error: unknown): number {
   if (!(error instanceof MillraceError)) return exitCodes.failed.code;
-  if (error.code === 'CONFIG') return exitCodes.usage.code;
+  if (error.code === 'CONFIG' || error.code === 'CLUSTER_MISMATCH') return exitCodes.usage.code;
   if (error.code === 'LEADERSHIP_LOST') return exitCodes.leadershipLost.code;
   if (unavailable.includes(error.code)) return exitCodes.unavailable.code;
   return exitCodes.failed.code;

@@ -12,6 +12,7 @@ import { createEtcdHighAvailability } from '../ha/etcd/create-etcd-high-availabi
 import type { HighAvailability } from '../ha/services.js';
 import { sleep } from '../lib/base/clock.js';
 import type { Env } from '../lib/base/env.js';
+import { retryAdvice } from '../lib/base/error-codes.js';
 import { hasCode, MillraceError } from '../lib/base/errors.js';
 import type { Closeable } from '../lib/base/lifecycle.js';
 import { MetricRegistry } from '../lib/base/metrics.js';
@@ -40,6 +41,11 @@ export interface ProcessContext {
 /** After this a process that was asked to end and did not is ended all the same. */
 const closeTimeoutMs = 30_000;
 
+/** NB: process.exit waits for worker threads, and so for ever for one in a synchronous native call. */
+function killSelf(): void {
+  process.kill(process.pid, 'SIGKILL');
+}
+
 /**
  * Runs a process: `-D key=value` and `--config FILE` -> configuration -> `start` -> SIGTERM or SIGINT -> close ->
  * exit code. Errors at start go to standard error as well: whoever started it reads there.
@@ -55,7 +61,7 @@ export async function runProcess(
     if (ending.signal.aborted) return;
     exitCode = code;
     ending.abort();
-    setTimeout(() => process.exit(exitCode), closeTimeoutMs).unref();
+    setTimeout(killSelf, closeTimeoutMs).unref();
     await running?.close();
     env?.log.info({ event: `${role}.ended`, exitCode }, 'process ends');
     process.exit(exitCode);
@@ -64,9 +70,12 @@ export async function runProcess(
   const fail = (error: unknown): void => {
     env?.log.error({ event: `${role}.failed`, err: error }, 'the process cannot go on');
     console.error(
-      error instanceof MillraceError ? `${role}: ${error.message} (${error.code})` : error,
+      error instanceof MillraceError
+        ? `${role}: ${error.code}: ${error.message}; ${retryAdvice[error.retry]}`
+        : error,
     );
-    void end(exitCodeOf(error), env);
+    if (hasCode(error, 'TASK_CANCEL_TIMEOUT')) killSelf();
+    else void end(exitCodeOf(error), env);
   };
   try {
     const context = openProcess(role, fail, ending.signal);

@@ -1,7 +1,8 @@
 /** How commands speak: tables and colours for people, one JSON document for programs. */
 import Table from 'cli-table3';
 import colors from 'picocolors';
-import { MillraceError, rootCause, toFailure } from '../../lib/base/errors.js';
+import { retryAdvice, type ErrorCode } from '../../lib/base/error-codes.js';
+import { MillraceError, toFailure, type Failure } from '../../lib/base/errors.js';
 
 export const print = (line = ''): void => {
   process.stdout.write(`${line}\n`);
@@ -86,22 +87,27 @@ export function formatBytes(bytes: number): string {
   return `${value.toFixed(1)} ${units[unit] ?? ''}`;
 }
 
-const advice = {
-  now: 'try again',
-  backoff: 'trying again later may help',
-  never: 'trying again will not help until it is changed',
-} as const;
+/** Codes that only pass on what another failure says. */
+const passingOn: readonly (ErrorCode | undefined)[] = [undefined, 'REMOTE', 'JOB_FAILED'];
 
-/** What happened, why, and what to do: never a bare stack trace. */
+/** What happened, why, and what to do: a stack trace only for what is a bug of ours, or on request. */
 export function describeError(error: unknown, verbose: boolean): string {
   const failure = toFailure(error);
+  const chain: Failure[] = [];
+  for (let one: Failure | undefined = failure; one !== undefined; one = one.cause) chain.push(one);
   const lines = [
     `${colors.red('error')}${failure.code === undefined ? '' : ` ${failure.code}`}: ${failure.message}`,
   ];
-  const root = rootCause(failure);
-  if (root !== failure && !failure.message.includes(root.message))
-    lines.push(`  caused by ${root.name}: ${root.message}`);
-  if (failure.retry !== undefined) lines.push(colors.dim(`  ${advice[failure.retry]}`));
+  for (const cause of chain.slice(1)) {
+    if (passingOn.includes(cause.code) && lines.some((line) => line.includes(cause.message)))
+      continue;
+    const said = lines.some((line) => line.includes(cause.message)) ? '' : `: ${cause.message}`;
+    const name = passingOn.includes(cause.code) ? cause.name : (cause.code ?? cause.name);
+    lines.push(`  caused by ${name}${said}`);
+  }
+  // Who can act is told by the innermost failure that has a code of its own.
+  const decisive = chain.findLast(({ code }) => !passingOn.includes(code)) ?? failure;
+  if (decisive.retry !== undefined) lines.push(colors.dim(`  ${retryAdvice[decisive.retry]}`));
   const isOurBug = !(error instanceof MillraceError) || error.code === 'INVARIANT';
   if ((verbose || isOurBug) && failure.stack !== undefined) lines.push(colors.dim(failure.stack));
   return lines.join('\n');

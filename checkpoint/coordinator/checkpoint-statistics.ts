@@ -1,3 +1,4 @@
+import { parentPath } from '../storage/paths.js';
 import type {
   CheckpointStatistics,
   CheckpointSummary,
@@ -54,7 +55,7 @@ export class CheckpointStatisticsTracker {
           status: 'COMPLETED',
           end_to_end_duration: Math.round(event.durationMs),
           state_size: event.stateSize,
-          external_path: event.pointer.metadataPath,
+          external_path: parentPath(event.pointer.metadataPath),
         }));
         return;
       case 'aborted':
@@ -68,7 +69,7 @@ export class CheckpointStatisticsTracker {
       id: checkpoint.pointer.checkpointId,
       restore_timestamp: wallTime,
       is_savepoint: checkpoint.pointer.kind === 'savepoint',
-      external_path: checkpoint.pointer.metadataPath,
+      external_path: parentPath(checkpoint.pointer.metadataPath),
     };
   }
 

@@ -4,6 +4,13 @@ export type RetryHint = 'now' | 'backoff' | 'never';
 /** Who can act: the job's author, Millrace's developers and administrators, or whoever runs what we depend on. */
 export type ErrorDomain = 'user' | 'system' | 'external';
 
+/** The hint as a sentence for people. */
+export const retryAdvice: Readonly<Record<RetryHint, string>> = {
+  now: 'try again',
+  backoff: 'trying again later may help',
+  never: 'trying again will not help until it is changed',
+};
+
 interface ErrorCodeEntry {
   readonly retry: RetryHint;
   readonly domain: ErrorDomain;

@@ -191,7 +191,7 @@ t.test(
       },
       history: [{ id: 1 }],
     });
-    t.match(coordinator.details(1), { external_path: `${directory}/chk-1-e1.1/_metadata` });
+    t.match(coordinator.details(1), { external_path: `${directory}/chk-1-e1.1` });
     t.equal(coordinator.details(9), undefined);
     await coordinator.close();
     await coordinator.close();
