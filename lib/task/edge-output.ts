@@ -1,7 +1,12 @@
 /** Where an operator's records leave the chain: the channels of one edge, chosen by its ship strategy. */
 import { InvariantError } from '../base/assert.js';
 import { MillraceError } from '../base/errors.js';
-import type { OutputDescriptor } from '../gateway/task-deployment-descriptor.js';
+import type { OperatorId } from '../base/ids.js';
+import type {
+  OutputDescriptor,
+  TaskDeploymentDescriptor,
+} from '../gateway/task-deployment-descriptor.js';
+import type { FunctionSource } from '../operators/stream-operator.js';
 import { MIN_WATERMARK } from '../record/stream-element.js';
 import { subtaskOfKeyGroup } from '../state/key-group-range.js';
 import { keyGroupOf } from '../state/key-group.js';
@@ -10,7 +15,7 @@ import type { OutputTarget } from './operator-output.js';
 
 type Select = (value: unknown) => OutputChannel;
 
-export interface EdgeOutputOptions {
+interface EdgeOutputOptions {
   readonly descriptor: OutputDescriptor;
   readonly channels: readonly OutputChannel[];
   /** The producing subtask: where round-robin starts, so that producers do not all begin with the same consumer. */
@@ -19,6 +24,9 @@ export interface EdgeOutputOptions {
 }
 
 export class EdgeOutput implements OutputTarget {
+  /** Whose output this is. */
+  readonly sourceOperator: OperatorId;
+  readonly sideOutput: string | undefined;
   readonly #channels: readonly OutputChannel[];
   /** Absent for broadcast. */
   readonly #select: Select | undefined;
@@ -26,6 +34,9 @@ export class EdgeOutput implements OutputTarget {
   watermark = MIN_WATERMARK;
 
   constructor(options: EdgeOutputOptions) {
+    const { sourceOperator, sideOutput } = options.descriptor.edge;
+    this.sourceOperator = sourceOperator;
+    this.sideOutput = sideOutput;
     this.#channels = options.channels;
     this.#select = selectorOf(options);
   }
@@ -47,6 +58,23 @@ export class EdgeOutput implements OutputTarget {
   emitWatermarkStatus(active: boolean): void {
     for (const channel of this.#channels) channel.control({ kind: 'watermarkStatus', active });
   }
+}
+
+/** The outgoing edges of a task, over the channels of each. */
+export function createEdgeOutputs(
+  task: TaskDeploymentDescriptor,
+  channelsByEdge: readonly (readonly OutputChannel[])[],
+  functions: FunctionSource,
+): readonly EdgeOutput[] {
+  return task.outputs.map(
+    (descriptor, i) =>
+      new EdgeOutput({
+        descriptor,
+        channels: channelsByEdge[i] ?? [],
+        subtaskIndex: task.subtaskIndex,
+        keySelector: (edgeId) => functions.keySelector(edgeId),
+      }),
+  );
 }
 
 function selectorOf(options: EdgeOutputOptions): Select | undefined {

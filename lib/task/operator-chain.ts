@@ -11,6 +11,7 @@ import type {
   OperatorContext,
   StreamOperator,
 } from '../operators/stream-operator.js';
+import type { EdgeOutput } from './edge-output.js';
 import { OperatorOutput, type OutputTarget } from './operator-output.js';
 
 export interface OperatorNode {
@@ -29,9 +30,7 @@ export interface ChainOptions {
   readonly operators: readonly JobOperator[];
   readonly functions: FunctionSource;
   /** The edges that leave an operator. */
-  readonly edgesOf: (
-    operator: OperatorId,
-  ) => readonly { readonly sideOutput?: string; readonly target: OutputTarget }[];
+  readonly edgesOf: (operator: OperatorId) => readonly EdgeOutput[];
   readonly contextOf: (node: OperatorNode) => OperatorContext;
   readonly blame: Blame;
 }
@@ -97,7 +96,7 @@ function createNode(
     const child = built.get(chained.operator) ?? notChained(chained.operator);
     add(new ChainedTarget(child, options.blame), chained.sideOutput);
   }
-  for (const edge of options.edgesOf(operator.id)) add(edge.target, edge.sideOutput);
+  for (const edge of options.edgesOf(operator.id)) add(edge, edge.sideOutput);
   return {
     id: operator.id,
     name: operator.name,

@@ -21,6 +21,7 @@ import { Quantum } from './quantum.js';
 import type { SlotCommand } from './slot-api.js';
 import type { SlotPorts, SlotRuntimeOptions, TaskContext } from './slot-ports.js';
 import { StreamTask } from './stream-task.js';
+import { TaskChannels } from './task-channels.js';
 import type { TaskHost } from './task-host.js';
 
 /** Quanta between two looks at the memory of the slot. */
@@ -233,7 +234,7 @@ export class SlotRuntime implements TaskHost {
     const outputs = descriptor.outputs.map((output) =>
       output.channels.map((channel) => this.#createOutput(channel, sealsEachRecord)),
     );
-    const task = new StreamTask(this, deployment, descriptor, { inputs, outputs });
+    const task = new StreamTask(this, deployment, descriptor, new TaskChannels(inputs, outputs));
     for (const connect of connects) connect(task);
     return task;
   }

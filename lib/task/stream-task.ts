@@ -5,7 +5,6 @@
  */
 import { InvariantError } from '../base/assert.js';
 import { toFailure } from '../base/errors.js';
-import type { OperatorId } from '../base/ids.js';
 import type { ExecutionState } from '../gateway/execution-state.js';
 import type {
   SlotDeployment,
@@ -16,36 +15,24 @@ import { isSourceOperator, type OperatorContext } from '../operators/stream-oper
 import { MAX_WATERMARK, type ControlEvent } from '../record/stream-element.js';
 import { WatermarkValve, type WatermarkInput } from '../time/watermark-valve.machine.js';
 import type { DirectConsumer } from './direct-channel.js';
-import { EdgeOutput } from './edge-output.js';
-import type { InputChannel, InputSink } from './input-channel.js';
+import { createEdgeOutputs, type EdgeOutput } from './edge-output.js';
+import { HeldWork } from './held-work.js';
+import type { InputSink } from './input-channel.js';
 import { OperatorChain, type OperatorNode } from './operator-chain.js';
-import type { OutputTarget } from './operator-output.js';
-import type { OutputChannel } from './output-channel.js';
 import type { SlotCommand } from './slot-api.js';
 import type { TaskContext } from './slot-ports.js';
 import type { TaskHost } from './task-host.js';
+import type { TaskChannels } from './task-channels.js';
 import { TaskCheckpoints } from './task-checkpoints.js';
 import { toTaskError } from './task-failure.js';
 import { ActivityMeter, collectTaskMetrics } from './task-metrics.js';
 import { createOperatorContext } from './operator-context.js';
-
-/** Channels of the task, flattened in the order of its descriptors. */
-export interface TaskChannels {
-  readonly inputs: readonly InputChannel[];
-  /** By output descriptor. */
-  readonly outputs: readonly (readonly OutputChannel[])[];
-}
 
 /**
  * Where a task stands on its way to the end: taking input; MAX_WATERMARK given, timers firing, operators
  * finishing; waiting for a checkpoint taken after that to complete; sending endOfPartition; ended.
  */
 type Phase = 'running' | 'finishing' | 'awaitingCheckpoint' | 'ending' | 'ended';
-
-interface Continuation {
-  readonly node: OperatorNode;
-  readonly step: () => boolean;
-}
 
 export type TaskCommand = Exclude<SlotCommand, { kind: 'cancel' }>;
 
@@ -54,10 +41,8 @@ export class StreamTask implements DirectConsumer, InputSink {
   readonly context: TaskContext;
   readonly #host: TaskHost;
   readonly #job: SlotDeployment;
-  readonly #inputs: readonly InputChannel[];
-  readonly #outputs: readonly OutputChannel[];
-  readonly #outputsByEdge: readonly (readonly OutputChannel[])[];
-  readonly #edges: EdgeOutput[] = [];
+  readonly #channels: TaskChannels;
+  #edges: readonly EdgeOutput[] = [];
   readonly #valve: WatermarkValve;
   readonly #checkpoints: TaskCheckpoints;
   readonly #activity: ActivityMeter;
@@ -70,13 +55,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   readonly #commands: (() => void)[] = [];
   /** Processing-time timers; may emit. */
   readonly #timers: (() => void)[] = [];
-  /** Work operators handed on, innermost last; no input, mail or barrier is taken before it is done. */
-  readonly #continuations: Continuation[] = [];
-  /** Continuations there were when the running piece of code began: more of them ask it to yield. */
-  #continuationDepth = 0;
-  /** Watermark effects behind a watermark whose timers still fire. */
-  readonly #deferred: (() => void)[] = [];
-  #nextInput = 0;
+  readonly #held = new HeldWork();
   #sourceWaits = false;
   #wakeUps = 0;
   #sourceHasEnded = false;
@@ -101,9 +80,7 @@ export class StreamTask implements DirectConsumer, InputSink {
       vertexName: descriptor.vertex.name,
       subtaskIndex: descriptor.subtaskIndex,
     };
-    this.#inputs = channels.inputs;
-    this.#outputsByEdge = channels.outputs;
-    this.#outputs = channels.outputs.flat();
+    this.#channels = channels;
     this.#valve = new WatermarkValve(channels.inputs.length);
     this.#activity = new ActivityMeter(host.env.clock);
     this.#checkpoints = new TaskCheckpoints(
@@ -112,7 +89,7 @@ export class StreamTask implements DirectConsumer, InputSink {
         clock: host.env.clock,
         report: host.ports.report,
         chain: () => this.#chainOrThrow(),
-        broadcast: (event) => this.#broadcast(event),
+        broadcast: (event) => channels.broadcast(event),
         setBlocked: (channel, isBlocked) => this.#setBlocked(channel, isBlocked),
         isFinished: () => this.#phase !== 'running' && this.#phase !== 'finishing',
         isRunning: () => this.#state === 'RUNNING',
@@ -172,7 +149,7 @@ export class StreamTask implements DirectConsumer, InputSink {
       { event: 'task.failed', err: wrapped, attemptId: this.context.attemptId },
       'task failed',
     );
-    this.#closeChannels();
+    this.#channels.close();
     this.#setState('FAILED', wrapped);
     this.#host.quantum.stop();
     void this.#closeOperators().then(() => this.#host.onEnded());
@@ -182,7 +159,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   cancel(): void {
     if (this.hasEnded || this.#state === 'CANCELING') return;
     this.#state = 'CANCELING';
-    this.#closeChannels();
+    this.#channels.close();
     void this.#closeOperators().then(() => {
       this.#setState('CANCELED');
       this.#host.onEnded();
@@ -200,8 +177,8 @@ export class StreamTask implements DirectConsumer, InputSink {
       numRecordsIn: this.#numRecordsIn,
       inputWatermark: this.#valve.current,
       activity: this.#activity,
-      inputs: this.#inputs,
-      outputs: this.#outputs,
+      inputs: this.#channels.inputs,
+      outputs: this.#channels.outputs,
       edges: this.#edges,
       nodes: this.#chain?.nodes ?? [],
     });
@@ -210,9 +187,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   /** The buffer timeout passed: partly filled buffers go out. */
   flush(): void {
     if (this.#state !== 'RUNNING') return;
-    this.#guarded(() => {
-      for (const output of this.#outputs) output.flush();
-    });
+    this.#guarded(() => this.#channels.flush());
   }
 
   // ---- Turns ----------------------------------------------------------------------------------
@@ -225,14 +200,14 @@ export class StreamTask implements DirectConsumer, InputSink {
   }
 
   #takeTurn(): boolean {
-    const failure = this.#channelFailure();
+    const failure = this.#channels.failure(!this.#isLeaving);
     if (failure !== undefined) throw failure;
     const hadMail = this.#commands.length > 0 && this.canTake;
-    if (this.#continuations.length > 0 || this.#deferred.length > 0) {
+    if (this.#held.isHeld) {
       if (!this.hasRoom) return this.#rest('backPressured');
       this.#activity.set('busy');
-      this.#continue();
-      if (this.#isHeld) return true;
+      this.#held.proceed(this.#host.quantum, this.#chainOrThrow());
+      if (this.#held.isHeld) return true;
     }
     // While the operators finish no snapshot may see some of them finished and others not.
     while (this.#commands.length > 0 && this.canTake) this.#commands.shift()?.();
@@ -243,8 +218,14 @@ export class StreamTask implements DirectConsumer, InputSink {
     if (this.#phase !== 'running') this.#timers.length = 0;
     while (this.#timers.length > 0 && !this.#mustStop()) this.#timers.shift()?.();
     const hasWorked = !this.#mustStop() && this.#takeInput();
-    const hasAdvanced = !this.#isHeld && !this.#host.quantum.isOver && this.#advanceEnd();
-    if (!hasWorked && !hasAdvanced && !hadMail && !this.#isHeld && !this.#host.quantum.isOver) {
+    const hasAdvanced = !this.#held.isHeld && !this.#host.quantum.isOver && this.#advanceEnd();
+    if (
+      !hasWorked &&
+      !hasAdvanced &&
+      !hadMail &&
+      !this.#held.isHeld &&
+      !this.#host.quantum.isOver
+    ) {
       return this.#rest('idle');
     }
     this.#activity.set('busy');
@@ -258,7 +239,8 @@ export class StreamTask implements DirectConsumer, InputSink {
 
   #takeInput(): boolean {
     if (this.#phase === 'finishing') return false;
-    return this.#inputs.length === 0 ? this.#pullSource() : this.#drainInputs();
+    if (this.#isSource) return this.#pullSource();
+    return this.#channels.drain(this, () => this.#mustStop());
   }
 
   #pullSource(): boolean {
@@ -285,21 +267,6 @@ export class StreamTask implements DirectConsumer, InputSink {
     }
   }
 
-  /** Round-robin over the channels; each turn begins with another one. */
-  #drainInputs(): boolean {
-    const inputs = this.#inputs;
-    const first = this.#nextInput;
-    this.#nextInput = (first + 1) % inputs.length;
-    let hasTaken = false;
-    for (let i = 0; i < inputs.length; i += 1) {
-      const input = inputs[(first + i) % inputs.length]!;
-      if (input.isBlocked || input.hasEnded) continue;
-      if (input.drain(this)) hasTaken = true;
-      if (this.#mustStop()) break;
-    }
-    return hasTaken;
-  }
-
   // ---- Elements (own turn and direct calls) ---------------------------------------------------
 
   processRecord(value: unknown, timestamp: number): void {
@@ -314,7 +281,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   }
 
   processControl(channel: number, event: ControlEvent): void {
-    const input = this.#inputs[channel]!;
+    const input = this.#channels.inputs[channel]!;
     if (event.kind === 'endOfData' || event.kind === 'endOfPartition') input.hasEndOfData = true;
     if (event.kind === 'endOfPartition') input.hasEnded = true;
     // Behind its own endOfPartition the task takes no part in checkpoints any more.
@@ -345,7 +312,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   }
 
   get canTake(): boolean {
-    return this.#state === 'RUNNING' && !this.#isHeld && this.#phase !== 'finishing';
+    return this.#state === 'RUNNING' && !this.#held.isHeld && this.#phase !== 'finishing';
   }
 
   /** Nothing it is sent any more matters. */
@@ -354,10 +321,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   }
 
   get hasRoom(): boolean {
-    let hasRoom = true;
-    // All are asked: asking also moves waiting buffers on.
-    for (const output of this.#outputs) if (!output.hasRoom) hasRoom = false;
-    return hasRoom;
+    return this.#channels.hasRoom;
   }
 
   /** Direct call: an exception is this task's failure, not its caller's. */
@@ -385,7 +349,7 @@ export class StreamTask implements DirectConsumer, InputSink {
     const chain = this.#chainOrThrow();
     const { head } = chain;
     for (const effect of this.#valve.step(input)) {
-      this.#inOrder(() =>
+      this.#held.inOrder(() =>
         chain.guard(head, () => {
           if (effect.kind === 'emitWatermark') head.operator.processWatermark(effect.timestamp);
           else head.operator.processWatermarkStatus(effect.active);
@@ -394,43 +358,21 @@ export class StreamTask implements DirectConsumer, InputSink {
     }
   }
 
-  /** Not before the timers of an earlier watermark are done. */
-  #inOrder(run: () => void): void {
-    if (this.#isHeld) this.#deferred.push(run);
-    else run();
+  get #isSource(): boolean {
+    return this.#channels.inputs.length === 0;
   }
 
   get #isLeaving(): boolean {
     return this.#phase === 'ending' || this.#phase === 'ended';
   }
 
-  get #isHeld(): boolean {
-    return this.#continuations.length > 0 || this.#deferred.length > 0;
-  }
-
   #mustStop(): boolean {
     return (
       this.#host.quantum.isOver ||
-      this.#isHeld ||
+      this.#held.isHeld ||
       this.#state !== 'RUNNING' ||
       this.#blamed !== undefined
     );
-  }
-
-  #continue(): void {
-    const { quantum } = this.#host;
-    while (this.#isHeld && !quantum.isOver) {
-      const top = this.#continuations.at(-1);
-      if (top === undefined) {
-        this.#deferred.shift()?.();
-        continue;
-      }
-      this.#continuationDepth = this.#continuations.length;
-      const isDone = this.#chainOrThrow().guard(top.node, top.step);
-      this.#continuationDepth = 0;
-      if (isDone) this.#continuations.splice(this.#continuations.indexOf(top), 1);
-      quantum.step();
-    }
   }
 
   // ---- Commands -------------------------------------------------------------------------------
@@ -475,9 +417,9 @@ export class StreamTask implements DirectConsumer, InputSink {
   #advanceEnd(): boolean {
     switch (this.#phase) {
       case 'running': {
-        const inputs = this.#inputs;
-        const isOver =
-          inputs.length === 0 ? this.#sourceHasEnded : inputs.every((i) => i.hasEndOfData);
+        const isOver = this.#isSource
+          ? this.#sourceHasEnded
+          : this.#channels.inputs.every((input) => input.hasEndOfData);
         if (!isOver) return false;
         this.#phase = 'finishing';
         this.#emitEndOfTime();
@@ -490,7 +432,7 @@ export class StreamTask implements DirectConsumer, InputSink {
       case 'ended':
         return false;
       case 'ending':
-        if (!this.#outputs.every((output) => output.isFlushed)) return false;
+        if (!this.#channels.isFlushed) return false;
         this.#phase = 'ended';
         void this.#complete();
         return true;
@@ -500,7 +442,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   #emitEndOfTime(): void {
     const chain = this.#chainOrThrow();
     const { head } = chain;
-    if (this.#inputs.length === 0) head.output.emitWatermark(MAX_WATERMARK);
+    if (this.#isSource) head.output.emitWatermark(MAX_WATERMARK);
     else if (this.#valve.current < MAX_WATERMARK) {
       chain.guard(head, () => head.operator.processWatermark(MAX_WATERMARK));
     }
@@ -515,23 +457,23 @@ export class StreamTask implements DirectConsumer, InputSink {
       if (this.#mustStop()) return;
     }
     this.#phase = 'awaitingCheckpoint';
-    this.#broadcast({ kind: 'endOfData' });
+    this.#channels.broadcast({ kind: 'endOfData' });
     this.#host.ports.report({ kind: 'endOfData', attemptId: this.context.attemptId });
   }
 
   #onCommitted(checkpointId: number): void {
     const final = this.#checkpoints.finalCheckpointId;
     if (this.#phase !== 'awaitingCheckpoint' || final === undefined || checkpointId < final) return;
-    this.#broadcast({ kind: 'endOfPartition' });
+    this.#channels.broadcast({ kind: 'endOfPartition' });
     this.#phase = 'ending';
     this.#host.wake();
   }
 
   /** The subtask had ended before the checkpoint it is restored from: it says so again, without user code. */
   #passEndOn(): void {
-    this.#broadcast({ kind: 'watermark', timestamp: MAX_WATERMARK });
-    this.#broadcast({ kind: 'endOfData' });
-    this.#broadcast({ kind: 'endOfPartition' });
+    this.#channels.broadcast({ kind: 'watermark', timestamp: MAX_WATERMARK });
+    this.#channels.broadcast({ kind: 'endOfData' });
+    this.#channels.broadcast({ kind: 'endOfPartition' });
     this.#setState('RUNNING');
     this.#phase = 'ending';
     this.#host.wake();
@@ -553,23 +495,12 @@ export class StreamTask implements DirectConsumer, InputSink {
   #createChain(): OperatorChain {
     const { descriptor } = this;
     const { functions } = this.#host.ports;
-    const targets = new Map<OperatorId, { sideOutput?: string; target: OutputTarget }[]>();
-    descriptor.outputs.forEach((output, i) => {
-      const target = new EdgeOutput({
-        descriptor: output,
-        channels: this.#outputsByEdge[i] ?? [],
-        subtaskIndex: descriptor.subtaskIndex,
-        keySelector: (edgeId) => functions.keySelector(edgeId),
-      });
-      this.#edges.push(target);
-      const { sourceOperator, sideOutput } = output.edge;
-      const entry = sideOutput === undefined ? { target } : { sideOutput, target };
-      targets.set(sourceOperator, [...(targets.get(sourceOperator) ?? []), entry]);
-    });
+    this.#edges = createEdgeOutputs(descriptor, this.#channels.outputsByEdge, functions);
+    const edges = this.#edges;
     return new OperatorChain({
       operators: descriptor.vertex.operators,
       functions,
-      edgesOf: (operator) => targets.get(operator) ?? [],
+      edgesOf: (operator) => edges.filter((edge) => edge.sourceOperator === operator),
       contextOf: (node) => this.#contextOf(node),
       blame: (error, node) => this.#blame(error, node),
     });
@@ -580,10 +511,9 @@ export class StreamTask implements DirectConsumer, InputSink {
       node,
       postTimer: (run) => this.#postTimer(node, run),
       armedTimers: this.#cancelTimers,
-      shouldYield: () =>
-        this.#host.quantum.step() || this.#continuations.length > this.#continuationDepth,
+      shouldYield: () => this.#host.quantum.step() || this.#held.hasInner,
       continueLater: (step) => {
-        this.#continuations.push({ node, step });
+        this.#held.add(node, step);
         this.#host.wake();
       },
       wakeUp: () => this.#wakeUp(),
@@ -627,26 +557,10 @@ export class StreamTask implements DirectConsumer, InputSink {
     }
   }
 
-  #broadcast(event: ControlEvent): void {
-    for (const output of this.#outputs) output.control(event);
-  }
-
   #setBlocked(channel: number, isBlocked: boolean): void {
-    const input = this.#inputs[channel];
+    const input = this.#channels.inputs[channel];
     if (input !== undefined) input.isBlocked = isBlocked;
     if (!isBlocked) this.#host.wake();
-  }
-
-  #channelFailure(): Error | undefined {
-    for (const input of this.#inputs) if (input.failure !== undefined) return input.failure;
-    if (this.#isLeaving) return undefined;
-    for (const output of this.#outputs) if (output.failure !== undefined) return output.failure;
-    return undefined;
-  }
-
-  #closeChannels(): void {
-    for (const output of this.#outputs) output.close();
-    for (const input of this.#inputs) input.close();
   }
 
   /** Tail to head; every operator is closed, the first failure is returned. */
