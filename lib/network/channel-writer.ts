@@ -69,7 +69,7 @@ export class ChannelWriter {
     if (this.#overdraftBuffers >= this.#maxOverdraftBuffers) {
       throw new MillraceError(
         'OVERDRAFT_EXCEEDED',
-        `the output of one step overflowed channel ${this.channelId}: ${String(this.#overdraftBuffers)} buffers wait already; emit less per record or raise taskmanager.network.memory.max-overdraft-buffers-per-gate`,
+        `the output of one step overflowed channel ${this.channelId}: ${String(this.#overdraftBuffers)} buffers wait already; emit fewer or smaller records at once`,
         { details: { channelId: this.channelId, buffers: this.#overdraftBuffers } },
       );
     }
