@@ -1,7 +1,7 @@
 /** The TaskManager program: registers with the leader that real etcd names, drains on SIGTERM, says why it cannot start. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -22,6 +22,7 @@ import type { HighAvailability, Leadership } from '../../../ha/services.js';
 import { gatewayOf, testEnv } from '../../conformance/rpc-service.js';
 import { TestEtcd } from '../../support/etcd.js';
 import { RecordingContender } from '../../support/recording-contender.js';
+import { prepareTestJob } from '../../support/slot-host.js';
 
 const entry = fileURLToPath(new URL('../../../bin/taskmanager.js', import.meta.url));
 
@@ -66,7 +67,8 @@ class Program {
 async function lead(
   t: Test,
   ha: HighAvailability,
-): Promise<{ leadership: Leadership; next: () => Promise<Registered> }> {
+  handler: Partial<JobManagerGateway> = {},
+): Promise<{ leadership: Leadership; first: () => Promise<Registered> }> {
   const server = new GrpcJobManagerServer(testEnv, { host: 'localhost', port: 0 });
   const rpcAddress = await server.listen();
   const election = ha.createElection({
@@ -80,23 +82,22 @@ async function lead(
     await election.close();
     await server.close();
   });
-  let registered = new Deferred<Registered>();
+  // A TaskManager may be here before anybody waits for it.
+  const registered = new Deferred<Registered>();
   const leadership = await contender.leads();
   server.lead({
     epoch: leadership.epoch,
     mayAct: () => leadership.mayAct(),
     accept: (registration, gateway, session) => {
-      const accepted = registered;
-      registered = new Deferred();
-      accepted.resolve({ registration, gateway, session });
+      registered.resolve({ registration, gateway, session });
       return Promise.resolve({
         response: { heartbeatIntervalMs: 200, heartbeatTimeoutMs: 2000 },
-        handler: gatewayOf<JobManagerGateway>({ heartbeat: async () => undefined }),
+        handler: gatewayOf<JobManagerGateway>({ heartbeat: async () => undefined, ...handler }),
       });
     },
   });
   await leadership.publishActive();
-  return { leadership, next: () => registered.promise };
+  return { leadership, first: () => registered.promise };
 }
 
 t.test('it registers, is announced, shows its log and drains on SIGTERM', async (t) => {
@@ -122,7 +123,7 @@ t.test('it registers, is announced, shows its log and drains on SIGTERM', async 
     'env.log.dir': join(path, 'logs'),
     'io.tmp.dirs': join(path, 'tmp'),
   });
-  const { registration, gateway, session } = await leader.next();
+  const { registration, gateway, session } = await leader.first();
   t.match(registration, {
     taskManagerId: 'tm-1',
     pid: program.child.pid,
@@ -168,15 +169,72 @@ t.test('it follows a change of leader within a second of the hand-over', async (
       'high-availability.etcd.endpoints': etcd.endpoints.join(','),
       'io.tmp.dirs': join(path, 'tmp'),
     });
-    await leader.next();
+    await leader.first();
     t.ok(program.child.pid);
   });
   // Its teardown resigned.
   const leader = await lead(t, second);
   const granted = testEnv.clock.now();
-  await leader.next();
+  await leader.first();
   const tookMs = testEnv.clock.now() - granted;
   t.ok(tookMs < 1000, `registered after ${Math.round(tookMs)} ms`);
+});
+
+t.test('a task in a native call that cannot be ended takes the process with it', async (t) => {
+  const etcd = await TestEtcd.start(t);
+  const job = await prepareTestJob(
+    t,
+    testEnv,
+    `import { execSync } from 'node:child_process';
+     import { StreamExecutionEnvironment } from 'millrace';
+     class Stuck {
+       open() { execSync('sleep 8'); }
+       processElement() {}
+     }
+     const env = StreamExecutionEnvironment.getExecutionEnvironment();
+     env.fromElements(1).process(() => new Stuck()).print();
+     await env.execute('stuck');`,
+  );
+  const ha = await createEtcdHighAvailability(testEnv, {
+    endpoints: etcd.endpoints,
+    clusterId: 'tm-stuck',
+    storageDir: join(job.directory, 'storage'),
+  });
+  t.teardown(() => ha.close());
+  const states: string[] = [];
+  const initializing = new Deferred<void>();
+  const leader = await lead(t, ha, {
+    fetchBlob: async () => ({ bytes: await readFile(job.bundlePath), end: true }),
+    sendOperatorEvent: () => undefined,
+    updateTaskState: ({ state, failure }) => {
+      states.push(failure?.message ?? state);
+      if (states.length === job.deployment.tasks.length) initializing.resolve();
+    },
+  });
+  const program = new Program(t, {
+    'high-availability.type': 'etcd',
+    'high-availability.cluster-id': 'tm-stuck',
+    'high-availability.storageDir': join(job.directory, 'storage'),
+    'high-availability.etcd.endpoints': etcd.endpoints.join(','),
+    'task.cancellation.timeout': '600 ms',
+    'io.tmp.dirs': join(job.directory, 'tmp'),
+  });
+  const { gateway, session } = await leader.first();
+  const { jobId, allocationId } = job.deployment;
+  await gateway.requestSlot({ jobId, allocationId, slotIndex: 0 });
+  await gateway.submitTasks(job.deployment);
+  await withTimeout(testEnv.clock, 10_000, 'the deployment', initializing.promise);
+  t.ok(
+    states.every((state) => state === 'INITIALIZING'),
+    states.join(),
+  );
+  const began = testEnv.clock.now();
+  await t.rejects(gateway.cancelTasks({ allocationId }), { code: 'RPC_DISCONNECTED' });
+  t.match(await session.closed, /broke|ended|failed/);
+  t.not(await program.exitCode(), 0);
+  const tookMs = testEnv.clock.now() - began;
+  t.ok(tookMs < 4000, `gone after ${Math.round(tookMs)} ms, before the call returned`);
+  t.match(program.stderr, /TASK_CANCEL_TIMEOUT.*task\.cancellation\.timeout/);
 });
 
 t.test('an etcd that does not answer is waited for, then named with what to do', async (t) => {
