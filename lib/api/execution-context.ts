@@ -49,6 +49,7 @@ export interface RemoteExecutor {
   executeRemotely(options: {
     readonly url: string;
     readonly jobFile: string | undefined;
+    readonly token: string | undefined;
     readonly settings: Settings;
   }): Promise<JobExecutionResult>;
 }

@@ -33,6 +33,8 @@ export interface CheckpointingOptions {
 export interface RemoteEnvironmentOptions {
   /** The program's file, which the cluster runs again. Default: the file this process was started with. */
   readonly jobFile?: string;
+  /** `rest.token` of the cluster, where it has one. */
+  readonly token?: string;
   readonly settings?: Readonly<Record<string, string>>;
 }
 
@@ -81,7 +83,12 @@ export class StreamExecutionEnvironment {
     if (context.kind !== 'local') return new StreamExecutionEnvironment(context);
     const settings = { ...context.settings, ...options.settings };
     const execute = async (): Promise<JobExecutionResult> =>
-      (await loadRemoteExecutor()).executeRemotely({ url, jobFile: options.jobFile, settings });
+      (await loadRemoteExecutor()).executeRemotely({
+        url,
+        jobFile: options.jobFile,
+        token: options.token,
+        settings,
+      });
     return new StreamExecutionEnvironment(localContext(settings, { execute }));
   }
 

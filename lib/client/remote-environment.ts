@@ -32,7 +32,8 @@ export const executeRemotely: RemoteExecutor['executeRemotely'] = async (options
     args,
     settings: options.settings,
   });
-  const client = new RestClient([options.url]);
+  const { token } = options;
+  const client = new RestClient([options.url], token === undefined ? {} : { token });
   try {
     const { jobId } = await client.submit({ submissionId: random.hex(32), jobGraph, bundle });
     for (;;) {
