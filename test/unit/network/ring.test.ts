@@ -68,14 +68,15 @@ t.test('whatever is written comes out whole and in order, under any interleaving
             writer.writeControl(barrier(n));
             expected.push(barrier(n));
           } else if (kind === 'read') read();
-          else if (writer.hasRoom) t.ok(writer.isFlushed);
+          else if (writer.hasRoom && !writer.isFlushed) return false;
         }
         for (let idle = 0; idle < 2;) idle = read() || !writer.isFlushed ? 0 : idle + 1;
-        t.same(actual, expected);
+        return JSON.stringify(actual) === JSON.stringify(expected);
       },
     ),
-    { numRuns: 200 },
+    { numRuns: 200, seed: 1 },
   );
+  t.pass('for 200 interleavings');
   t.end();
 });
 
