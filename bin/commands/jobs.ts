@@ -157,7 +157,7 @@ interface LogLine {
   readonly jobId?: string;
   readonly vertex?: string;
   readonly subtask?: number;
-  readonly console?: boolean;
+  readonly state?: string;
   readonly err?: { readonly message?: string; readonly code?: string };
 }
 
@@ -183,10 +183,7 @@ async function logs(
       .sort((a, b) => (a.parsed?.time ?? '').localeCompare(b.parsed?.time ?? ''));
     for (const { id, line, parsed } of lines) {
       if (options.json === true || parsed === undefined) print(line);
-      else
-        print(
-          `${dim(parsed.time ?? '')} ${dim(id)} ${levelName(parsed)} ${origin(parsed)}${parsed.msg ?? ''}${parsed.err === undefined ? '' : `: ${parsed.err.message ?? ''}`}`,
-        );
+      else print(`${dim(parsed.time ?? '')} ${dim(id)} ${levelName(parsed)} ${saying(parsed)}`);
     }
   });
 }
@@ -202,6 +199,12 @@ function parseLine(line: string): LogLine | undefined {
 function levelName({ level = 'info' }: LogLine): string {
   const text = level.toUpperCase().padEnd(5);
   return level === 'error' ? red(text) : text;
+}
+
+function saying(line: LogLine): string {
+  const state = line.state === undefined ? '' : ` ${line.state}`;
+  const error = line.err === undefined ? '' : `: ${line.err.message ?? ''}`;
+  return `${origin(line)}${line.msg ?? ''}${state}${error}`;
 }
 
 function origin({ vertex, subtask }: LogLine): string {

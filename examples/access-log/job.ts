@@ -100,7 +100,7 @@ class Sessions implements KeyedProcessFunction<string, Request, Session> {
 
   processElement(request: Request, context: KeyedProcessContext<string>): void {
     const sameInstant = this.#pending.get(request.time);
-    this.#pending.set(request.time, {
+    this.#pending.put(request.time, {
       requests: (sameInstant?.requests ?? 0) + 1,
       bytes: (sameInstant?.bytes ?? 0) + request.bytes,
     });
@@ -116,7 +116,7 @@ class Sessions implements KeyedProcessFunction<string, Request, Session> {
     }
     const arrived = this.#pending.get(time);
     if (arrived === undefined) return;
-    this.#pending.delete(time);
+    this.#pending.remove(time);
     this.#open.update({
       client: context.getCurrentKey(),
       start: session?.start ?? time,

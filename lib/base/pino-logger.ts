@@ -12,6 +12,9 @@ export interface LoggerOptions {
   readonly base?: LogFields;
 }
 
+/** Taken when this module is loaded: `Date` itself is pinned while a slot re-runs main. */
+const SystemDate = Date;
+
 const redacted = [
   'token',
   'password',
@@ -32,7 +35,7 @@ export function createLogger(options: LoggerOptions): Logger {
         level: options.level,
         base: options.base ?? {},
         redact: redacted,
-        timestamp: pino.stdTimeFunctions.isoTime,
+        timestamp: () => `,"time":"${new SystemDate().toISOString()}"`,
         formatters: { level: (label) => ({ level: label }) },
         serializers: { err: (error: unknown) => toFailure(error) },
       },

@@ -146,17 +146,17 @@ class HashMapMapState<K, V> implements MapState<K, V> {
     return this.#table.get()?.get(identityOf(key));
   }
 
-  set(key: K, value: V): void {
+  put(key: K, value: V): void {
     const map = this.#table.get();
     if (map === undefined) this.#table.set(new Map([[identityOf(key), value]]));
     else map.set(identityOf(key), value);
   }
 
-  has(key: K): boolean {
+  contains(key: K): boolean {
     return this.#table.get()?.has(identityOf(key)) ?? false;
   }
 
-  delete(key: K): boolean {
+  remove(key: K): boolean {
     const map = this.#table.get();
     if (map?.delete(identityOf(key)) !== true) return false;
     if (map.size === 0) this.#table.delete();

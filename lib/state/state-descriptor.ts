@@ -27,10 +27,10 @@ export interface ListState<T> {
 /** A map per key, in order of insertion. Map keys follow the rules of keys (see key-group.ts). */
 export interface MapState<K, V> {
   get(key: K): V | undefined;
-  set(key: K, value: V): void;
-  has(key: K): boolean;
+  put(key: K, value: V): void;
+  contains(key: K): boolean;
   /** True when the key was there. */
-  delete(key: K): boolean;
+  remove(key: K): boolean;
   keys(): IterableIterator<K>;
   values(): IterableIterator<V>;
   entries(): IterableIterator<[K, V]>;
