@@ -24,6 +24,9 @@ import { TestEtcd } from '../../support/etcd.js';
 import { RecordingContender } from '../../support/recording-contender.js';
 import { prepareTestJob } from '../../support/slot-host.js';
 
+// Real processes and threads on a busy machine.
+t.setTimeout(120_000);
+
 const entry = fileURLToPath(new URL('../../../bin/taskmanager.js', import.meta.url));
 
 interface Registered {

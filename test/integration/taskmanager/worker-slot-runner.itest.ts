@@ -14,6 +14,9 @@ import { WorkerSlotRunner } from '../../../lib/taskmanager/worker-slot-runner.js
 import { testEnv } from '../../conformance/rpc-service.js';
 import { prepareTestJob, SlotHost, type TestJob } from '../../support/slot-host.js';
 
+// Real processes and threads on a busy machine.
+t.setTimeout(120_000);
+
 const mb = 1024 ** 2;
 
 /** `body` builds the job on `env`. */
