@@ -7,7 +7,7 @@ import { prepareJob, type PreparedJob } from '../../lib/client/prepare-job.js';
 import { jobPlan } from '../../lib/graph/job-plan.js';
 import type { JobGraph } from '../../lib/graph/job-graph.js';
 import type { JobId } from '../../lib/base/ids.js';
-import type { JobExecutionResult } from '../../lib/gateway/client-gateway.js';
+import type { JobDetails, JobExecutionResult } from '../../lib/gateway/client-gateway.js';
 import type { RestClient } from '../../lib/rest/rest-client.js';
 import { runBundleLocally } from '../../lib/testing/local-executor.js';
 import { checkedSettings } from './cluster.js';
@@ -170,19 +170,28 @@ function finish(result: JobExecutionResult, options: JobOptions): void {
   );
 }
 
-/** A line when the state changes or a checkpoint completes, and throughput every few seconds. */
+const timeOfDay = (): string => dim(new Date().toISOString().slice(11, 19));
+
+/** A line when the state changes, with the reason where there is one. */
+function stateReporter(): (job: JobDetails) => void {
+  let last = '';
+  return ({ state, 'status-reason': reason = '' }) => {
+    // The delay in "restarts in 940 ms" changes all the time.
+    const said = `${state} ${reason.replace(/\d+/g, '')}`;
+    if (said === last) return;
+    last = said;
+    printError(`${timeOfDay()} ${colorState(state)}  ${dim(reason)}`.trimEnd());
+  };
+}
+
+/** State changes, completed checkpoints, and throughput every few seconds. */
 function progressReporter(): (progress: JobProgress) => void {
-  let state = '';
+  const reportState = stateReporter();
   let checkpoint = 0;
   let lastRecords = 0;
   let lastAt = 0;
   return ({ job, checkpoints }) => {
-    if (job.state !== state) {
-      state = job.state;
-      printError(
-        `${dim(new Date().toISOString().slice(11, 19))} ${colorState(state)}${job['status-reason'] === undefined ? '' : dim(`  ${job['status-reason']}`)}`,
-      );
-    }
+    reportState(job);
     const completed = checkpoints.latest.completed?.id ?? 0;
     const now = Date.now();
     if (completed === checkpoint || now - lastAt < 2000) return;
@@ -198,11 +207,7 @@ function progressReporter(): (progress: JobProgress) => void {
       lastAt === 0
         ? ''
         : `, ${String(Math.max(0, Math.round(((records - lastRecords) * 1000) / (now - lastAt))))} records/s from sources`;
-    printError(
-      dim(
-        `${new Date().toISOString().slice(11, 19)} checkpoint ${String(checkpoint)} completed${rate}`,
-      ),
-    );
+    printError(`${timeOfDay()} ${dim(`checkpoint ${String(checkpoint)} completed${rate}`)}`);
     lastRecords = records;
     lastAt = now;
   };
@@ -215,7 +220,7 @@ async function runLocally(
 ): Promise<void> {
   const prepared = await prepare(file, args, options);
   printError(dim(`running ${prepared.jobGraph.name} in this process`));
-  finish(await runBundleLocally(prepared), options);
+  finish(await runBundleLocally(prepared, { onProgress: stateReporter() }), options);
 }
 
 async function info(file: string, args: readonly string[], options: JobOptions): Promise<void> {

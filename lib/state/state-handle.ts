@@ -23,7 +23,11 @@ export interface KeyGroupRange {
 export interface KeyedStateHandle {
   readonly range: KeyGroupRange;
   /** Byte offset and length in the data of the section of each key group that has state. */
-  readonly sections: readonly { readonly keyGroup: number; readonly offset: number; readonly length: number }[];
+  readonly sections: readonly {
+    readonly keyGroup: number;
+    readonly offset: number;
+    readonly length: number;
+  }[];
   readonly data: StateHandle;
 }
 

@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setPeriodicTimer, type CancelTimer } from '../base/clock.js';
 import type { Env } from '../base/env.js';
 import { silentLogger } from '../base/logger.js';
 import { MetricRegistry } from '../base/metrics.js';
@@ -9,7 +10,7 @@ import { SystemClock } from '../base/system-clock.js';
 import { SystemRandom } from '../base/system-random.js';
 import { rebuildFunctions } from '../api/rebuild.js';
 import type { PreparedJob } from '../client/prepare-job.js';
-import type { JobExecutionResult } from '../gateway/client-gateway.js';
+import type { JobDetails, JobExecutionResult } from '../gateway/client-gateway.js';
 import type { JobGraph } from '../graph/job-graph.js';
 import type { FunctionSource } from '../operators/stream-operator.js';
 import { BlobCache } from '../taskmanager/blob-cache.js';
@@ -27,26 +28,43 @@ function systemEnv(): Env {
   };
 }
 
+export interface LocalExecutionOptions {
+  readonly env?: Env;
+  /** Called every 250 ms with how the job stands. */
+  readonly onProgress?: (job: JobDetails) => void;
+}
+
+const progressPeriodMs = 250;
+
 /** Runs the job to its end; resolves with its result, also when it failed. */
 export async function executeLocally(
   jobGraph: JobGraph,
   functions: FunctionSource,
-  env: Env = systemEnv(),
+  { env = systemEnv(), onProgress }: LocalExecutionOptions = {},
 ): Promise<JobExecutionResult> {
   const cluster = await MiniCluster.start(env, { slots: slotsNeeded(jobGraph) });
+  let stopProgress: CancelTimer = () => undefined;
   try {
-    return await cluster.result(await cluster.submit(jobGraph, functions));
+    const jobId = await cluster.submit(jobGraph, functions);
+    if (onProgress !== undefined) {
+      stopProgress = setPeriodicTimer(env.clock, progressPeriodMs, () => {
+        // The job may just have ended and the cluster be closing: then there is nothing to report.
+        cluster.gateway.jobDetails(jobId).then(onProgress, () => undefined);
+      });
+    }
+    return await cluster.result(jobId);
   } finally {
+    stopProgress();
     await cluster.close();
   }
 }
 
 /** A bundled job (`millrace run --target local`): main is re-run here, as in a slot. */
-export async function runBundleLocally({
-  jobGraph,
-  bundle,
-}: PreparedJob): Promise<JobExecutionResult> {
-  const env = systemEnv();
+export async function runBundleLocally(
+  { jobGraph, bundle }: PreparedJob,
+  options: LocalExecutionOptions = {},
+): Promise<JobExecutionResult> {
+  const { env = systemEnv() } = options;
   const directory = await mkdtemp(join(tmpdir(), 'millrace-local-'));
   try {
     const blobs = new BlobCache(env, { directory });
@@ -63,7 +81,7 @@ export async function runBundleLocally({
     });
     // The functions are here: no slot needs to fetch the bundle.
     const { bundle: _bundle, ...byReference } = jobGraph;
-    return await executeLocally(byReference, functions, env);
+    return await executeLocally(byReference, functions, { ...options, env });
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
