@@ -45,14 +45,19 @@ export function createLogger(options: LoggerOptions): Logger {
 }
 
 class PinoLogger implements Logger {
+  readonly #root: Pino;
+  readonly #fields: LogFields;
   readonly #pino: Pino;
 
-  constructor(logger: Pino) {
-    this.#pino = logger;
+  constructor(root: Pino, fields: LogFields = {}) {
+    this.#root = root;
+    this.#fields = fields;
+    this.#pino = root.child(fields);
   }
 
+  /** From the root each time: pino would write a field twice that a child sets again. */
   child(fields: LogFields): Logger {
-    return new PinoLogger(this.#pino.child(fields));
+    return new PinoLogger(this.#root, { ...this.#fields, ...fields });
   }
 
   error(fields: LogFields, message: string): void {
