@@ -22,6 +22,8 @@ import type {
   JobManagerGateway,
   TaskManagerRegistrationRequest,
 } from '../gateway/taskmanager-gateway.js';
+import { jobGraphVersion } from '../graph/job-graph.js';
+import { checkJobGraph } from '../graph/job-graph-codec.js';
 import type { JobManagerRpcServer, RpcSession } from '../rpc/rpc-service.js';
 import { BundleStore } from './dispatcher/bundle-store.js';
 import { Dispatcher, type DispatcherOptions } from './dispatcher/dispatcher.js';
@@ -67,6 +69,7 @@ export class JobManager implements LeaderContender, Closeable {
 
   /** Campaigns from now on. `candidate` carries the bound addresses of both servers. */
   start(candidate: CandidateInfo): void {
+    prepareForTakeover();
     this.#retrieval = this.#deps.ha.leaderRetrieval();
     this.#election = this.#deps.ha.createElection(candidate);
     this.#election.start(this);
@@ -272,4 +275,13 @@ function taskManagerHandler(
     },
     fetchBlob: ({ jobId, digest, offset }) => dispatcher.fetchBlob(jobId, digest, offset),
   };
+}
+
+/** What a first job graph would have to wait for: the schema's validator is compiled by its first use. */
+function prepareForTakeover(): void {
+  try {
+    checkJobGraph({ version: jobGraphVersion });
+  } catch {
+    // Refused, as it should be: there is nothing in it.
+  }
 }

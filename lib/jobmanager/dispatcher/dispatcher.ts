@@ -6,7 +6,7 @@
 import { FileCheckpointStorage } from '../../../checkpoint/storage/file-checkpoint-storage.js';
 import type { CheckpointStorage } from '../../../checkpoint/storage/checkpoint-storage.js';
 import { epochLabel, jobCheckpointDirectory } from '../../../checkpoint/storage/paths.js';
-import type { JobResult, Leadership, StoredJob } from '../../../ha/services.js';
+import type { ExecutionRecord, JobResult, Leadership, StoredJob } from '../../../ha/services.js';
 import { sleep } from '../../base/clock.js';
 import { childEnv, type Env } from '../../base/env.js';
 import { hasCode, MillraceError, toFailure, type Failure } from '../../base/errors.js';
@@ -78,6 +78,8 @@ interface UnreadableJob {
   readonly since: number;
 }
 
+/** Jobs read at once. */
+const recoveryBatch = 16;
 const cleanupBackoff = { initialMs: 1_000, maxMs: 60_000, multiplier: 2, jitter: 0.1 };
 
 export class Dispatcher implements ClientGateway, Closeable {
@@ -107,13 +109,21 @@ export class Dispatcher implements ClientGateway, Closeable {
   /** Takes over what is in HA: ends what has a result, starts a JobMaster for each other job. */
   async recover(): Promise<void> {
     const { leadership } = this.#deps;
-    for (const result of await leadership.results.list()) {
+    const [results, jobIds] = await Promise.all([
+      leadership.results.list(),
+      leadership.jobs.list(),
+    ]);
+    for (const result of results) {
       const archive = decodeArchive(result);
       this.#archived.set(result.jobId, archive);
       if (result.dirty) this.#registry.run('clean up a job', this.#cleanUp(result, archive.graph));
     }
-    for (const jobId of await leadership.jobs.list()) {
-      if (!this.#archived.has(jobId)) await this.#recoverJob(jobId);
+    const unfinished = jobIds.filter((jobId) => !this.#archived.has(jobId));
+    for (let i = 0; i < unfinished.length; i += recoveryBatch) {
+      const batch = unfinished.slice(i, i + recoveryBatch);
+      const starts = await Promise.all(batch.map((jobId) => this.#readJob(jobId)));
+      // In the order of submission, in which they get slots.
+      for (const start of starts) start();
     }
   }
 
@@ -129,36 +139,46 @@ export class Dispatcher implements ClientGateway, Closeable {
     return this.#live.get(jobId)?.master;
   }
 
-  async #recoverJob(jobId: JobId): Promise<void> {
+  /** Resolves with what starts it; a job that cannot be read is listed as such and keeps no other from starting. */
+  async #readJob(jobId: JobId): Promise<() => void> {
+    const { jobs } = this.#deps.leadership;
     try {
-      const stored = await this.#deps.leadership.jobs.get(jobId);
-      if (stored === undefined) return;
+      const [stored, lastExecution] = await Promise.all([
+        jobs.get(jobId),
+        jobs.getExecution(jobId),
+      ]);
+      if (stored === undefined) return () => undefined;
       const graph = decodeJobGraph(Buffer.from(stored.graph).toString('utf8'));
-      await this.#startJob(stored, graph);
+      return () => {
+        try {
+          this.#startJob(stored, graph, lastExecution);
+        } catch (error) {
+          this.#setAside(jobId, error);
+        }
+      };
     } catch (error) {
       // etcd is away: the whole recovery is tried again, by whoever leads then.
       if (!isJobsOwnFault(error)) throw error;
-      const failure = toFailure(
-        hasCode(error, 'RECOVERY_FAILED')
-          ? error
-          : new MillraceError(
-              'RECOVERY_FAILED',
-              `job ${jobId} cannot be recovered: ${toFailure(error).message}`,
-              { cause: error },
-            ),
-      );
-      this.#unreadable.set(jobId, { jobId, failure, since: this.#env.clock.wallTime() });
-      this.#env.log.error(
-        { err: error, event: 'job.recovery-failed', jobId },
-        'job cannot be recovered',
-      );
+      this.#setAside(jobId, error);
+      return () => undefined;
     }
   }
 
-  async #startJob(stored: StoredJob, graph: JobGraph): Promise<void> {
+  #setAside(jobId: JobId, error: unknown): void {
+    const message = `job ${jobId} cannot be recovered: ${toFailure(error).message}`;
+    const failure = toFailure(
+      hasCode(error, 'RECOVERY_FAILED')
+        ? error
+        : new MillraceError('RECOVERY_FAILED', message, { cause: error }),
+    );
+    this.#unreadable.set(jobId, { jobId, failure, since: this.#env.clock.wallTime() });
+    const event = { err: error, event: 'job.recovery-failed', jobId };
+    this.#env.log.error(event, 'job cannot be recovered');
+  }
+
+  #startJob(stored: StoredJob, graph: JobGraph, lastExecution: ExecutionRecord | undefined): void {
     const { leadership, resources, coordinatorHosts } = this.#deps;
     const { jobId } = stored;
-    const lastExecution = await leadership.jobs.getExecution(jobId);
     if (this.#closing.signal.aborted || this.#live.has(jobId)) return;
     const master = new JobMaster(
       this.#outerEnv,
@@ -249,7 +269,8 @@ export class Dispatcher implements ClientGateway, Closeable {
     // Fault: job.finished
     this.#env.fault?.('job.finished');
     await this.#writeResult(result, archive);
-    this.#registry.run('close a job master', master.close());
+    // A checkpoint that is being completed is settled before its files are looked at.
+    await master.close();
     await this.#cleanUp(result, graph);
   }
 
@@ -345,7 +366,7 @@ export class Dispatcher implements ClientGateway, Closeable {
     // Fault: job.submitted
     this.#env.fault?.('job.submitted');
     this.#env.log.info({ event: 'job.submitted', jobId, name }, 'job submitted');
-    await this.#startJob(stored, graph);
+    this.#startJob(stored, graph, undefined);
   }
 
   async cancelJob(jobId: JobId): Promise<void> {

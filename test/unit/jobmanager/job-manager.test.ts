@@ -1,180 +1,23 @@
-import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { MemoryKvStore } from '../../../ha/memory/memory-kv-store.js';
-import type { Source, SplitEnumerator } from '../../../lib/api/source.js';
 import { MillraceError, toFailure } from '../../../lib/base/errors.js';
 import type { JobId } from '../../../lib/base/ids.js';
-import type { JobGraph } from '../../../lib/graph/job-graph.js';
-import type {
-  ScriptedTask,
-  ScriptedTaskManager,
-  TaskScript,
-} from '../../support/scripted-task-manager.js';
-import { JobManagerCluster, type TestJobManager } from '../../support/job-manager-cluster.js';
-import type { TeardownHost } from '../../support/etcd.js';
-import { operatorId, testGraph, testJobConfig } from '../../support/job-graphs.js';
-
-/** Hands out the numbers below `count`, one a request, in order. */
-function numbers(count: number): Source<unknown, unknown, unknown> {
-  const enumerator = (
-    context: {
-      assignSplits(subtask: number, splits: readonly unknown[]): void;
-      signalNoMoreSplits(subtask: number): void;
-    },
-    left: number[],
-  ): SplitEnumerator<unknown, unknown> => ({
-    start: () => undefined,
-    addReader: () => undefined,
-    handleSplitRequest: (subtask) => {
-      const next = left.shift();
-      if (next === undefined) context.signalNoMoreSplits(subtask);
-      else context.assignSplits(subtask, [next]);
-    },
-    addSplitsBack: (splits) => {
-      left.unshift(...(splits as number[]));
-    },
-    snapshotState: () => [...left],
-    close: () => undefined,
-  });
-  return {
-    boundedness: 'bounded',
-    createEnumerator: (context) =>
-      enumerator(
-        context,
-        Array.from({ length: count }, (_, index) => index),
-      ),
-    restoreEnumerator: (context, state) => enumerator(context, [...(state as number[])]),
-    createReader: () => {
-      throw new Error('not here');
-    },
-  };
-}
-
-const pipeline = (config: Partial<JobGraph['config']> = {}, jobId = 'job'): JobGraph =>
-  testGraph({
-    jobId,
-    vertices: [
-      { name: `src-${jobId}`.slice(0, 16), parallelism: 2 },
-      { name: `win-${jobId}`.slice(0, 16), parallelism: 2 },
-    ],
-    edges: [[`src-${jobId}`.slice(0, 16), `win-${jobId}`.slice(0, 16), 'HASH']],
-    config,
-  });
-
-const checkpointing = { ...testJobConfig.checkpointing, intervalMs: 1_000 };
-
-interface Setup {
-  readonly cluster: JobManagerCluster;
-  readonly jm: TestJobManager;
-  readonly taskManagers: ScriptedTaskManager[];
-  readonly completed: number[];
-}
-
-/** Every task acknowledges every checkpoint. */
-async function setUp(t: TeardownHost, slotsPerTaskManager: number, count = 2): Promise<Setup> {
-  const cluster = new JobManagerCluster(t);
-  const jm = await cluster.jobManager('jm1');
-  const leader = await cluster.leader(jm);
-  const taskManagers: ScriptedTaskManager[] = [];
-  const completed: number[] = [];
-  const script: TaskScript = {
-    onTrigger: (checkpointId, attemptIds) => {
-      const first = taskManagers
-        .flatMap((one) => one.tasks())
-        .find(({ descriptor }) => attemptIds.includes(descriptor.attemptId));
-      for (const one of taskManagers)
-        for (const task of one.tasks())
-          if (task.jobId === first?.jobId) acknowledge(one, task, checkpointId);
-    },
-    onComplete: (checkpointId) => completed.push(checkpointId),
-  };
-  for (let i = 1; i <= count; i++) {
-    const taskManager = await cluster.taskManager(`tm${String(i)}`, slotsPerTaskManager, script);
-    await taskManager.register(leader);
-    taskManagers.push(taskManager);
-  }
-  return { cluster, jm, taskManagers, completed };
-}
-
-function acknowledge(
-  taskManager: ScriptedTaskManager,
-  task: ScriptedTask,
-  checkpointId: number,
-): void {
-  if (task.state !== 'RUNNING') return;
-  const { attemptId, vertex, subtaskIndex } = task.descriptor;
-  const state = {
-    kind: 'inline' as const,
-    bytes: Buffer.from(`${vertex.name}/${String(subtaskIndex)}`),
-  };
-  const [operator] = vertex.operators;
-  taskManager.leader?.acknowledgeCheckpoint({
-    jobId: task.jobId,
-    attemptId,
-    checkpointId,
-    snapshot: {
-      operators: operator === undefined ? {} : { [operator.id]: { operator: state } },
-      finished: false,
-    },
-    alignmentMs: 0,
-    syncMs: 0,
-    asyncMs: 0,
-    startDelayMs: 0,
-  });
-}
-
-async function runJob({ cluster, jm }: Setup, graph: JobGraph): Promise<JobId> {
-  cluster.sources.set(graph.vertices[0]?.operators[0]?.id ?? '', numbers(10));
-  const { jobId } = await jm
-    .gateway()
-    .submitJob({ submissionId: `s-${graph.jobId}`, jobGraph: graph });
-  await untilRunning(cluster, jm, jobId);
-  return jobId;
-}
-
-async function untilRunning(
-  cluster: JobManagerCluster,
-  jm: TestJobManager,
-  jobId: JobId,
-): Promise<void> {
-  await cluster.until('all tasks run', async () => {
-    const { state, vertices } = await jm.gateway().jobDetails(jobId);
-    return (
-      state === 'RUNNING' && vertices.every((vertex) => vertex.tasks.RUNNING === vertex.parallelism)
-    );
-  });
-}
-
-async function untilState(
-  cluster: JobManagerCluster,
-  jm: TestJobManager,
-  jobId: JobId,
-  state: string,
-): Promise<void> {
-  await cluster.until(
-    `the job is ${state}`,
-    async () => (await jm.gateway().listJobs()).find(({ jid }) => jid === jobId)?.state === state,
-  );
-}
-
-async function checkpoint({ cluster, completed }: Setup): Promise<void> {
-  const before = completed.length;
-  await cluster.clock.advance(1_000);
-  await cluster.until('a checkpoint completes', () => completed.length > before);
-}
-
-const tasksOf = (
-  taskManagers: readonly ScriptedTaskManager[],
-  prefix: string,
-): { taskManager: ScriptedTaskManager; task: ScriptedTask }[] =>
-  taskManagers
-    .flatMap((taskManager) => taskManager.tasks().map((task) => ({ taskManager, task })))
-    .filter(({ task }) => task.descriptor.vertex.name.startsWith(prefix))
-    .sort((a, b) => a.task.descriptor.subtaskIndex - b.task.descriptor.subtaskIndex);
-
-const splitsOf = (task: ScriptedTask | undefined): unknown[] =>
-  (task?.events ?? []).flatMap(({ event }) => (event.kind === 'addSplits' ? event.splits : []));
+import { operatorId, testGraph } from '../../support/job-graphs.js';
+import {
+  numbers,
+  pipeline,
+  checkpointing,
+  setUp,
+  runJob,
+  untilRunning,
+  untilState,
+  checkpoint,
+  tasksOf,
+  splitsOf,
+  keysOfJob,
+  checkpointDirectories,
+} from '../../support/job-runs.js';
 
 t.test('a job is deployed slot by slot, spread over the TaskManagers, and runs', async (t) => {
   const setup = await setUp(t, 1);
@@ -478,116 +321,6 @@ t.test('a fault in an enumerator fails its job over with new enumerators', async
   await cluster.until('a split arrives', () => splitsOf(again?.task).length === 1);
 });
 
-t.test(
-  'a successor goes on from the last completed checkpoint with a new generation',
-  async (t) => {
-    const setup = await setUp(t, 1);
-    const { cluster, jm, taskManagers } = setup;
-    const standby = await cluster.jobManager('jm2');
-    const jobId = await runJob(setup, pipeline({ checkpointing }));
-    await checkpoint(setup);
-    t.equal(standby.manager.gateway(), undefined);
-
-    // The leader is cut off from the store, as a paused machine is; its TaskManagers are not told anything.
-    jm.kv.faults.unavailable = true;
-    for (let i = 0; i < 6; i++) await cluster.clock.advance(1_000);
-    const leader = await cluster.leader(standby);
-    for (const one of taskManagers) {
-      one.session?.close('found a newer leader');
-      await one.register(leader);
-    }
-    t.same(
-      taskManagers
-        .flatMap((one) => one.tasks().map(({ descriptor }) => descriptor.generation))
-        .filter((one) => one > 0),
-      [],
-    );
-    await untilRunning(cluster, standby, jobId);
-    const tasks = tasksOf(taskManagers, 'src').map(({ task }) => task.descriptor);
-    t.same(
-      tasks.map(({ generation }) => generation),
-      [1, 1],
-    );
-    t.same(
-      tasks.map(({ restore }) => restore?.checkpointId),
-      [1, 1],
-    );
-    for (const event of ['leader.granted', 'job.recovered', 'checkpoint.restored', 'job.running']) {
-      t.ok(
-        standby.events.some((one) => one.event === event),
-        event,
-      );
-    }
-    t.match(await standby.gateway().jobDetails(jobId), { state: 'RUNNING', generation: 1 });
-
-    jm.kv.faults.unavailable = false;
-    for (let i = 0; i < 5; i++) await cluster.clock.advance(1_000);
-    await cluster.until('the old leader knows that it was deposed', () => jm.lost !== undefined);
-    t.equal(jm.manager.gateway(), undefined);
-    t.match(
-      await standby.gateway().jobDetails(jobId),
-      { state: 'RUNNING', generation: 1 },
-      'nothing of the job was cancelled',
-    );
-  },
-);
-
-t.test(
-  'an ended job is listed by the successor and never runs again; a wish to cancel is carried out',
-  async (t) => {
-    const setup = await setUp(t, 2);
-    const { cluster, jm, taskManagers } = setup;
-    const ended = await runJob(setup, pipeline());
-    for (const one of taskManagers) for (const task of one.tasks()) one.setState(task, 'FINISHED');
-    await untilState(cluster, jm, ended, 'FINISHED');
-    const doomed = await runJob(setup, pipeline({}, 'doomed'));
-    // The wish reaches the store, the leader dies before it acts on it.
-    for (const one of taskManagers) one.cancelTasks = () => new Promise(() => undefined);
-    await jm.gateway().cancelJob(doomed);
-    const standby = await cluster.jobManager('jm2');
-    await jm.close();
-    const leader = await cluster.leader(standby);
-    await untilState(cluster, standby, doomed, 'CANCELED');
-    for (const one of taskManagers) await one.register(leader);
-    await cluster.until(
-      'left-over slots are freed',
-      async () => (await standby.gateway().overview())['slots-available'] === 4,
-    );
-    t.match(await standby.gateway().jobResult(ended), { state: 'FINISHED' });
-    const deployments = taskManagers.reduce((sum, one) => sum + one.deployments.length, 0);
-    await cluster.clock.advance(2_000);
-    t.equal(
-      taskManagers.reduce((sum, one) => sum + one.deployments.length, 0),
-      deployments,
-    );
-  },
-);
-
-t.test(
-  'a damaged latest checkpoint stops only its job, keeps its data, and can be given up',
-  async (t) => {
-    const setup = await setUp(t, 2);
-    const { cluster, jm, taskManagers } = setup;
-    const jobId = await runJob(setup, pipeline({ checkpointing }));
-    const other = await runJob(setup, pipeline({}, 'other'));
-    await checkpoint(setup);
-    const [directory] = checkpointDirectories(cluster, jobId);
-    rmSync(join(directory ?? '', '_metadata'));
-    const standby = await cluster.jobManager('jm2');
-    await jm.close();
-    const leader = await cluster.leader(standby);
-    for (const one of taskManagers) await one.register(leader);
-    await untilState(cluster, standby, jobId, 'FAILED');
-    await untilRunning(cluster, standby, other);
-    const [summary] = (await standby.gateway().listJobs()).filter(({ jid }) => jid === jobId);
-    t.match(summary?.['status-reason'], /cannot be recovered.*its data is kept/i);
-    t.equal(await standby.gateway().jobResult(jobId), undefined, 'no result is written');
-    t.not((await keysOfJob(setup, jobId)).length, 0);
-    await standby.gateway().cancelJob(jobId);
-    await untilState(cluster, standby, jobId, 'CANCELED');
-  },
-);
-
 t.test('refuses what is no job, and a second job under one id', async (t) => {
   const { jm, cluster } = await setUp(t, 1);
   const graph = pipeline();
@@ -608,18 +341,3 @@ t.test('refuses what is no job, and a second job under one id', async (t) => {
     code: 'JOB_DUPLICATE',
   });
 });
-
-async function keysOfJob({ jm }: Setup, jobId: JobId): Promise<string[]> {
-  const key = '/millrace/v1/test/jobs/';
-  const reader = new MemoryKvStore(jm.env.clock, jm.kv.server);
-  const { entries } = await reader.range({ key, rangeEnd: `${key}~` });
-  await reader.close();
-  return entries.map((entry) => entry.key).filter((one) => one.includes(jobId));
-}
-
-function checkpointDirectories(cluster: JobManagerCluster, jobId: JobId): string[] {
-  return readdirSync(cluster.storageDir).flatMap((uid) => {
-    const directory = join(cluster.storageDir, uid, 'jobs', jobId, 'checkpoints');
-    return existsSync(directory) ? readdirSync(directory).map((name) => join(directory, name)) : [];
-  });
-}
