@@ -20,16 +20,7 @@ export function withTimeout<T>(
     const cancel = clock.setTimer(timeoutMs, () => {
       reject(new MillraceError('TIMEOUT', `${what} did not finish within ${String(timeoutMs)} ms`));
     });
-    work.then(
-      (value) => {
-        cancel();
-        resolve(value);
-      },
-      (error: unknown) => {
-        cancel();
-        reject(error as Error);
-      },
-    );
+    work.finally(cancel).then(resolve, reject);
   });
 }
 

@@ -96,12 +96,12 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     'State of the last completed checkpoint; -1 before the first.',
   ),
 
+  taskCounter('numRecordsIn', 'records', 'Records the task took from its inputs; 0 for a source.'),
   taskCounter(
-    'numRecordsIn',
+    'numRecordsOut',
     'records',
-    'Records the task took from its inputs; 0 for a source.',
+    'Records the task emitted, counted once for each output.',
   ),
-  taskCounter('numRecordsOut', 'records', 'Records the task emitted, counted once for each output.'),
   taskCounter('numBytesIn', 'bytes', 'Bytes of buffers the task took.'),
   taskCounter('numBytesOut', 'bytes', 'Bytes of buffers the task sent.'),
   taskCounter(
