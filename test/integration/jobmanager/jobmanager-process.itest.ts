@@ -124,7 +124,7 @@ t.test('faults at the start are one clear message and an exit code', async (t) =
   const none = { 'rest.port': String(port), 'high-availability.storageDir': storage };
   const busy = new Program(t, none);
   t.equal(await busy.exitCode(), 3);
-  t.match(busy.messages(), [new RegExp(`jobmanager: .*${String(port)}.*PORT_IN_USE`)]);
+  t.match(busy.messages(), [new RegExp(`jobmanager: PORT_IN_USE: .*${String(port)}`)]);
 
   const typo = new Program(t, { 'rest.prot': '1' });
   t.equal(await typo.exitCode(), 2);
@@ -134,6 +134,6 @@ t.test('faults at the start are one clear message and an exit code', async (t) =
   t.equal(await unreachable.exitCode(), 3);
   t.match(
     unreachable.messages().at(-1),
-    /etcd at http:\/\/127\.0\.0\.1:1 did not answer.*ETCD_UNAVAILABLE/,
+    /ETCD_UNAVAILABLE: etcd at http:\/\/127\.0\.0\.1:1 did not answer/,
   );
 });

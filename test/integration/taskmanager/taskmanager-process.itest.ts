@@ -290,5 +290,5 @@ t.test('a data port in use is named with its key', async (t) => {
     'io.tmp.dirs': await directory(t),
   });
   t.equal(await program.exitCode(), 3);
-  t.match(program.stderr, new RegExp(`${String(port)}[^]*PORT_IN_USE`));
+  t.match(program.stderr, new RegExp(`PORT_IN_USE[^]*${String(port)}`));
 });
