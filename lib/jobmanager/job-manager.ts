@@ -54,7 +54,6 @@ export class JobManager implements LeaderContender, Closeable {
   readonly #env: Env;
   readonly #deps: JobManagerDeps;
   readonly #options: JobManagerOptions;
-  readonly #log: Logger;
   #election: LeaderElection | undefined;
   #retrieval: LeaderRetrieval | undefined;
   #session: LeaderSession | undefined;
@@ -62,7 +61,6 @@ export class JobManager implements LeaderContender, Closeable {
 
   constructor(env: Env, deps: JobManagerDeps, options: JobManagerOptions) {
     this.#env = env;
-    this.#log = env.log.child({ component: 'job-manager' });
     this.#deps = deps;
     this.#options = options;
   }
@@ -104,38 +102,19 @@ export class JobManager implements LeaderContender, Closeable {
 
   grantLeadership(leadership: Leadership): void {
     if (this.#closed !== undefined) return;
-    this.#log.info(
-      {
-        event: 'leader.granted',
-        epoch: formatEpoch(leadership.epoch),
-        wallTime: this.#env.clock.wallTime(),
-      },
-      'leadership granted',
-    );
     this.#session = new LeaderSession(this.#env, leadership, this.#deps, this.#options);
     this.#session.start();
   }
 
-  suspendLeadership(leadership: Leadership): void {
-    // Nothing to do: whoever writes or sends asks mayAct first.
-    this.#log.warn(
-      { event: 'leader.suspended', epoch: formatEpoch(leadership.epoch) },
-      'leadership suspended',
-    );
+  suspendLeadership(): void {
+    // Nothing to do, here and below: whoever writes or sends asks mayAct first.
   }
 
-  resumeLeadership(leadership: Leadership): void {
-    this.#log.info(
-      { event: 'leader.resumed', epoch: formatEpoch(leadership.epoch) },
-      'leadership resumed',
-    );
+  resumeLeadership(): void {
+    // What waited goes on by itself.
   }
 
-  revokeLeadership(leadership: Leadership, reason: string): void {
-    this.#log.warn(
-      { event: 'leader.revoked', epoch: formatEpoch(leadership.epoch), reason },
-      'leadership revoked',
-    );
+  revokeLeadership(_leadership: Leadership, reason: string): void {
     const session = this.#session;
     this.#session = undefined;
     if (this.#closed !== undefined) return;

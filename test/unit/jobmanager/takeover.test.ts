@@ -1,6 +1,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { MillraceError, toFailure } from '../../../lib/base/errors.js';
 import { MemoryKvStore } from '../../../ha/memory/memory-kv-store.js';
 import {
   pipeline,
@@ -150,5 +151,31 @@ t.test(
       'its keys are gone',
       async () => (await keysOfJob(setup, jobId)).length === 0,
     );
+  },
+);
+
+t.test(
+  'a suspended leader commands nothing, and makes up for it when it may act again',
+  async (t) => {
+    const setup = await setUp(t, 1);
+    const { cluster, jm, taskManagers } = setup;
+    const jobId = await runJob(setup, pipeline());
+    const saw = (event: string): boolean => jm.events.some((one) => one.event === event);
+    jm.kv.faults.unavailable = true;
+    for (let i = 0; i < 40 && !saw('leader.suspended'); i++) await cluster.clock.advance(100);
+    t.ok(saw('leader.suspended'));
+    const [window] = tasksOf(taskManagers, 'win');
+    const failure = toFailure(new MillraceError('USER_FUNCTION', 'bad record'));
+    window?.taskManager.setState(window.task, 'FAILED', failure);
+    await cluster.clock.advance(50);
+    t.match(await jm.gateway().jobDetails(jobId), { state: 'RUNNING' });
+    t.equal(taskManagers.flatMap((one) => one.tasks()).length, 4, 'nothing was cancelled');
+
+    jm.kv.faults.unavailable = false;
+    for (let i = 0; i < 20 && !saw('leader.resumed'); i++) await cluster.clock.advance(100);
+    t.ok(saw('leader.resumed'), 'its key was still there');
+    await cluster.clock.advance(200);
+    await untilRunning(cluster, jm, jobId);
+    t.match(await jm.gateway().jobDetails(jobId), { generation: 1 });
   },
 );
