@@ -9,7 +9,6 @@ import type { JobGraph } from '../../lib/graph/job-graph.js';
 import type { JobId } from '../../lib/base/ids.js';
 import type { JobDetails, JobExecutionResult } from '../../lib/gateway/client-gateway.js';
 import type { RestClient } from '../../lib/rest/rest-client.js';
-import { runBundleLocally } from '../../lib/testing/local-executor.js';
 import { checkedSettings } from './cluster.js';
 import { followJob, type JobProgress } from './follow-job.js';
 import {
@@ -220,6 +219,8 @@ async function runLocally(
 ): Promise<void> {
   const prepared = await prepare(file, args, options);
   printError(dim(`running ${prepared.jobGraph.name} in this process`));
+  // The whole runtime: loaded only by those who need it.
+  const { runBundleLocally } = await import('../../lib/testing/local-executor.js');
   finish(await runBundleLocally(prepared, { onProgress: stateReporter() }), options);
 }
 

@@ -5,7 +5,6 @@ import { SystemRandom } from '../../lib/base/system-random.js';
 import { LocalCluster } from '../local/local-cluster.js';
 import { AccessLogRun } from './access-log-run.js';
 import type { Drill, DrillReport } from './drill.js';
-import { readWriteHistory } from './read-write-history.js';
 import { checkWriteHistory } from './write-history.js';
 
 export interface DrillOptions {
@@ -80,6 +79,8 @@ async function drillOn(
     if (result.state !== 'FINISHED')
       return failed(`the job ended ${result.state}: ${result.failure?.message ?? ''}`);
     const verdict = run.verify();
+    // etcd's client is loaded only by those who need it.
+    const { readWriteHistory } = await import('./read-write-history.js');
     const leaders = checkWriteHistory(await readWriteHistory(cluster));
     const { statusByMinute, sessions } = verdict;
     return {
