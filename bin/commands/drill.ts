@@ -1,6 +1,7 @@
 /** millrace drill: rehearse failures on a cluster of its own, with a verdict. */
 import type { Command } from 'commander';
 import { MillraceError } from '../../lib/base/errors.js';
+import { runChaos } from '../drills/chaos.js';
 import { drills } from '../drills/drills.js';
 import type { DrillReport } from '../drills/drill.js';
 import { runDrill } from '../drills/run-drill.js';
@@ -19,6 +20,8 @@ import {
 interface DrillCommandOptions {
   readonly dir: string;
   readonly rate?: string;
+  readonly random?: string;
+  readonly seed?: string;
   readonly json?: boolean;
 }
 
@@ -33,6 +36,8 @@ export function registerDrill(program: Command): void {
     .option('--list', 'print the drills and what must hold')
     .option('--dir <folder>', 'folder of local clusters', '.millrace')
     .option('--rate <n>', "lines a second of the 10,000 (default: each drill's own)")
+    .option('--random <rounds>', 'instead: so many rounds of random faults on one cluster')
+    .option('--seed <n>', 'seed of the random faults (default: by the clock)')
     .option('--json', 'print one JSON document')
     .action(drill);
 }
@@ -53,6 +58,12 @@ async function drill(
       );
     return;
   }
+  if (options.random !== undefined) {
+    const outcome = await runRandom(options, Number(options.random));
+    if (options.json !== true) print(formatReport(outcome));
+    conclude(options, [outcome]);
+    return;
+  }
   const unknown = names.filter((name) => !drills.some((one) => one.name === name));
   if (unknown.length > 0)
     throw new MillraceError(
@@ -63,16 +74,38 @@ async function drill(
   for (const one of drills) {
     if (names.length > 0 && !names.includes(one.name)) continue;
     if (options.json !== true) printError(`${bold(one.name)}: ${one.fault}`);
-    const report = await runDrill(one, {
+    const outcome = await runDrill(one, {
       folder: options.dir,
       ...(options.rate !== undefined && { rate: Number(options.rate) }),
       progress: (line) => {
         if (options.json !== true) printError(dim(`  ${line}`));
       },
     });
-    reports.push(report);
-    if (options.json !== true) print(formatReport(report));
+    reports.push(outcome);
+    if (options.json !== true) print(formatReport(outcome));
   }
+  conclude(options, reports);
+}
+
+function runRandom(options: DrillCommandOptions, rounds: number): Promise<DrillReport> {
+  const seed = options.seed === undefined ? Date.now() % 1_000_000 : Number(options.seed);
+  for (const [name, value] of Object.entries({ random: rounds, seed }))
+    if (!Number.isInteger(value) || value < 0)
+      throw new MillraceError('CONFIG', `--${name} must be a whole number`);
+  if (options.json !== true)
+    printError(`${bold('random faults')}: ${String(rounds)} rounds, seed ${String(seed)}`);
+  return runChaos({
+    folder: options.dir,
+    rounds,
+    seed,
+    ...(options.rate !== undefined && { rate: Number(options.rate) }),
+    progress: (line) => {
+      if (options.json !== true) printError(dim(`  ${line}`));
+    },
+  });
+}
+
+function conclude(options: DrillCommandOptions, reports: readonly DrillReport[]): void {
   if (options.json === true) printJson(reports);
   const failed = reports.filter((report) => !report.passed);
   if (failed.length > 0)

@@ -1,0 +1,66 @@
+/** What must be true of a cluster's files and logs after faults: nothing unforeseen was said, nothing is left behind. */
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { LocalCluster } from '../local/local-cluster.js';
+import { readEvents } from './timeline.js';
+
+/** Errors a process may report when it is a fault's victim. */
+const expectedErrors: readonly RegExp[] = [
+  // A deposed leader ends with exit code 75 and says so.
+  /"code":"LEADERSHIP_LOST"/,
+  // A process that was started while etcd had no quorum gives up after 15 s and is started again.
+  /"code":"ETCD_UNAVAILABLE"/,
+];
+const never =
+  /unhandledRejection|UnhandledPromise|INVARIANT|uncaughtException|MaxListenersExceeded/;
+
+/** Lines of level error, and words that must never be said, of every process but etcd's. */
+export function unforeseenLines(cluster: LocalCluster): string[] {
+  return logFiles(cluster).flatMap(({ name, path }) =>
+    readFileSync(path, 'utf8')
+      .split('\n')
+      .filter((line) => {
+        const isError =
+          line.startsWith('{"level":"error"') && !expectedErrors.some((one) => one.test(line));
+        return isError || never.test(line) || /^\s+at .*\.(ts|js):\d+/.test(line);
+      })
+      .map((line) => `${name}: ${line.slice(0, 600)}`),
+  );
+}
+
+function logFiles(cluster: LocalCluster): { name: string; path: string }[] {
+  return readdirSync(cluster.logDir, { withFileTypes: true, recursive: true })
+    .filter((entry) => entry.isFile() && !entry.name.startsWith('etcd'))
+    .map((entry) => {
+      const path = join(entry.parentPath, entry.name);
+      return { name: path.slice(cluster.logDir.length + 1), path };
+    });
+}
+
+/** Ids of completed checkpoints must grow, whoever leads; a restore is from the newest one completed before it. */
+export function checkpointOrderFaults(cluster: LocalCluster, jobId: string): string[] {
+  const faults: string[] = [];
+  let completed = 0;
+  for (const { event, fields, process } of readEvents(cluster, 0)) {
+    const id = fields['checkpointId'];
+    if (fields['jobId'] !== jobId || typeof id !== 'number') continue;
+    if (event === 'checkpoint.completed') {
+      if (id <= completed)
+        faults.push(`${process}: checkpoint ${String(id)} completed after ${String(completed)}`);
+      completed = Math.max(completed, id);
+    }
+    if (event === 'checkpoint.restored' && id < completed)
+      faults.push(
+        `${process}: checkpoint ${String(id)} restored after ${String(completed)} had completed`,
+      );
+  }
+  return faults;
+}
+
+/** Files whose names say that they were never finished. */
+export function unfinishedFiles(directory: string): string[] {
+  if (!existsSync(directory)) return [];
+  return readdirSync(directory, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && /^[._]|\.(inprogress|pending|tmp|new)\b/.test(entry.name))
+    .map((entry) => join(entry.parentPath, entry.name));
+}
