@@ -51,6 +51,17 @@ export class SinkOperator extends AbstractOperator {
     }
   }
 
+  /** The job may have failed between its last checkpoint and the commit of what is in it. */
+  async commitRestored(): Promise<void> {
+    await super.open();
+    try {
+      this.#committer = this.#sink.createCommitter?.(this.#sinkContext());
+      await this.#recommit();
+    } catch (error) {
+      throw this.blame(error);
+    }
+  }
+
   protected override onRestored(): void {
     this.#writerState = this.operatorState.listState('writer');
     this.#committables = this.operatorState.listState<PendingCommit>('committables');

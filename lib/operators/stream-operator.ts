@@ -105,6 +105,11 @@ export interface StreamOperator {
   finish(): void;
   /** Releases resources, after success, failure or cancellation; must not emit. */
   close(): void | Promise<void>;
+  /**
+   * In place of `open` when the subtask had ended before the checkpoint it is restored from: publishes what
+   * that checkpoint lists as not yet committed. Only `close` follows.
+   */
+  commitRestored?(): Promise<void>;
 }
 
 /** A source operator is pulled by its task instead of being given elements. */

@@ -62,7 +62,7 @@ export interface OperatorRestore {
 export interface TaskRestore {
   readonly checkpointId: number;
   readonly operators: Readonly<Record<OperatorId, OperatorRestore>>;
-  /** Every old subtask of the vertex was finished: the new one finishes at once, without running user code. */
+  /** Every old subtask of the vertex was finished: the new one finishes at once; of user code only committers run. */
   readonly finished: boolean;
   /** Base directory that relative handle paths refer to. */
   readonly baseDirectory: string;

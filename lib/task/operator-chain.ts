@@ -62,6 +62,20 @@ export class OperatorChain {
     }
   }
 
+  /** In place of `open`, for a subtask that had ended: no operator is opened, those with output to commit do that. */
+  async commitRestored(): Promise<void> {
+    for (const node of this.nodes) {
+      const { operator } = node;
+      if (operator.commitRestored === undefined) continue;
+      this.guard(node, () => operator.setup(this.#options.contextOf(node)));
+      try {
+        await this.guardAsync(node, () => operator.commitRestored?.());
+      } finally {
+        await this.guardAsync(node, () => operator.close());
+      }
+    }
+  }
+
   guard<T>(node: OperatorNode, run: () => T): T {
     try {
       return run();

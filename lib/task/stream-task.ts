@@ -11,6 +11,7 @@ import type {
   TaskDeploymentDescriptor,
 } from '../gateway/task-deployment-descriptor.js';
 import type { TaskMetrics } from '../gateway/taskmanager-gateway.js';
+import type { TaskRestore } from '../state/state-handle.js';
 import { isSourceOperator, type OperatorContext } from '../operators/stream-operator.js';
 import { MAX_WATERMARK, type ControlEvent } from '../record/stream-element.js';
 import { WatermarkValve, type WatermarkInput } from '../time/watermark-valve.machine.js';
@@ -119,7 +120,8 @@ export class StreamTask implements DirectConsumer, InputSink {
     this.#setState('INITIALIZING');
     try {
       if (this.descriptor.restore?.finished === true) {
-        this.#passEndOn();
+        await this.#commitRestored(this.descriptor.restore);
+        if (this.state === 'INITIALIZING') this.#passEndOn();
         return;
       }
       const chain = this.#inContext(() => this.#createChain());
@@ -467,6 +469,13 @@ export class StreamTask implements DirectConsumer, InputSink {
     this.#channels.broadcast({ kind: 'endOfPartition' });
     this.#phase = 'ending';
     this.#host.wake();
+  }
+
+  /** Its last checkpoint may have completed without the commit that follows: only sinks do something. */
+  async #commitRestored({ operators }: TaskRestore): Promise<void> {
+    if (Object.values(operators).every(({ operator }) => operator.length === 0)) return;
+    this.#opening = this.#inContext(() => this.#createChain().commitRestored());
+    await this.#opening;
   }
 
   /** The subtask had ended before the checkpoint it is restored from: it says so again, without user code. */

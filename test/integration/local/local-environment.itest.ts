@@ -10,6 +10,7 @@ import {
   MillraceError,
   OutputTag,
   type ProcessContext,
+  type Sink,
   StreamExecutionEnvironment,
   TumblingEventTimeWindows,
   WatermarkStrategy,
@@ -150,6 +151,42 @@ t.test('a failure in between changes nothing in what comes out', async (t) => {
     Array.from({ length: 600 }, (_, index) => index),
   );
 });
+
+t.test(
+  'output whose commit fails after the last checkpoint is committed by the restart',
+  async (t) => {
+    let failures = 1;
+    const found: number[] = [];
+    const sink: Sink<number, readonly number[]> = {
+      createWriter: () => {
+        let open: number[] = [];
+        return {
+          write: (value) => void open.push(value),
+          prepareCommit: () => [open.splice(0)],
+          close: () => {
+            open = [];
+          },
+        };
+      },
+      createCommitter: () => ({
+        commit: async (chunks) => {
+          if (failures-- > 0) throw new Error('once');
+          return chunks.map((chunk) => {
+            found.push(...chunk);
+            return 'committed' as const;
+          });
+        },
+      }),
+    };
+    const env = local(2).setRestartStrategy({ type: 'fixed-delay', attempts: 3, delayMs: 1 });
+    env.fromSequence(1, 20).sinkTo(sink);
+    t.match(await env.execute(), { state: 'FINISHED' });
+    t.strictSame(
+      found.sort((a, b) => a - b),
+      Array.from({ length: 20 }, (_, index) => index + 1),
+    );
+  },
+);
 
 t.test('a program is one job', async (t) => {
   const env = local();
