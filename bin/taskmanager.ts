@@ -1,8 +1,12 @@
 #!/usr/bin/env node
-/** A TaskManager process: configuration -> network, slots, leader connection -> until told to end. */
+/**
+ * A TaskManager process: configuration -> network, slots, leader connection -> until told to end.
+ * Started with `node --enable-source-maps --max-semi-space-size=2` it takes 20 MB less than without.
+ */
 import { copyFile, rm } from 'node:fs/promises';
 import { availableParallelism, tmpdir, totalmem, userInfo } from 'node:os';
 import { join } from 'node:path';
+import { setFlagsFromString } from 'node:v8';
 import { createSnapshotStorage } from '../checkpoint/storage/file-checkpoint-storage.js';
 import { options } from '../config/options.js';
 import type { HighAvailability } from '../ha/services.js';
@@ -21,6 +25,9 @@ import { staticLeaderRetrieval } from '../lib/taskmanager/static-leader-retrieva
 import { TaskExecutor } from '../lib/taskmanager/task-executor.js';
 import { WorkerSlotRunner } from '../lib/taskmanager/worker-slot-runner.js';
 import { openHighAvailability, runProcess, type ProcessContext } from './wiring.js';
+
+// The small young generation this process is started with is its main thread's alone: slots get V8's own.
+setFlagsFromString('--max-semi-space-size=0');
 
 await runProcess('taskmanager', async (context) => {
   const { config } = context;

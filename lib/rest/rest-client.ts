@@ -1,9 +1,4 @@
-/**
- * HTTP to JobManagers, the only place that does: RestClient for programs (CLI, remote environment), and
- * RestForwarder with which a standby hands a request on to the leader.
- */
-import type { IncomingHttpHeaders } from 'node:http';
-import type { Readable } from 'node:stream';
+/** HTTP to JobManagers for programs: the CLI, the remote environment. */
 import { Agent, FormData, request } from 'undici';
 import { sleep, type Clock } from '../base/clock.js';
 import { fromFailure, MillraceError } from '../base/errors.js';
@@ -24,7 +19,7 @@ import type {
 } from '../gateway/client-gateway.js';
 import type { JobStatus } from '../gateway/job-status.js';
 import type { LeaderInfo } from '../../ha/services.js';
-import type { ErrorBody } from './rest-errors.js';
+import { disconnected, type ErrorBody } from './rest-errors.js';
 import type {
   CheckpointConfigView,
   ExecutionResultView,
@@ -312,94 +307,4 @@ function toError(status: number, text: string, base: string): MillraceError {
     ...(code !== undefined && code !== 'INTERNAL' && { code }),
     ...(details !== undefined && { details }),
   });
-}
-
-function disconnected(message: string, cause: unknown): MillraceError {
-  return new MillraceError('RPC_DISCONNECTED', `${message} (${describe(cause)})`, { cause });
-}
-
-function describe(cause: unknown): string {
-  if (!(cause instanceof Error)) return String(cause);
-  // Several addresses of one name were tried: the first says enough.
-  if (cause instanceof AggregateError && cause.errors[0] instanceof Error)
-    return cause.errors[0].message;
-  return cause.message === '' ? cause.name : cause.message;
-}
-
-// ---- Forwarding --------------------------------------------------------------------------------
-
-export interface ForwardedRequest {
-  readonly method: string;
-  /** With the query. */
-  readonly path: string;
-  readonly headers: IncomingHttpHeaders;
-  /** Undefined: no body. */
-  readonly body: Readable | undefined;
-  readonly signal: AbortSignal;
-}
-
-export interface ForwardedAnswer {
-  readonly status: number;
-  readonly headers: Readonly<Record<string, string | string[]>>;
-  readonly body: Readable;
-}
-
-/** Marks a request that was handed on once already: it is never handed on again. */
-export const forwardedHeader = 'x-millrace-forwarded';
-
-/** Belong to one connection (RFC 9110, 7.6.1), or are set anew. */
-const hopHeaders = new Set([
-  'connection',
-  'expect',
-  'host',
-  'keep-alive',
-  'proxy-authenticate',
-  'proxy-authorization',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-]);
-
-/** Hands requests on with their bodies as streams. */
-export class RestForwarder {
-  readonly #agent: Agent;
-
-  /** @param timeoutMs longest wait for the first byte of an answer. */
-  constructor(timeoutMs: number) {
-    this.#agent = new Agent({
-      connect: { timeout: 3_000 },
-      connections: 64,
-      headersTimeout: timeoutMs,
-      bodyTimeout: timeoutMs,
-    });
-  }
-
-  /** Rejects with RPC_DISCONNECTED when the leader does not answer. */
-  async forward(base: string, from: ForwardedRequest): Promise<ForwardedAnswer> {
-    try {
-      const { statusCode, headers, body } = await request(base.replace(/\/+$/, '') + from.path, {
-        dispatcher: this.#agent,
-        method: from.method,
-        headers: { ...withoutHopHeaders(from.headers), [forwardedHeader]: '1' },
-        body: from.body ?? null,
-        signal: from.signal,
-      });
-      return { status: statusCode, headers: withoutHopHeaders(headers), body };
-    } catch (cause) {
-      throw disconnected(`the leader does not answer at ${base}`, cause);
-    }
-  }
-
-  async close(): Promise<void> {
-    await this.#agent.destroy();
-  }
-}
-
-function withoutHopHeaders(headers: IncomingHttpHeaders): Record<string, string | string[]> {
-  const kept: Record<string, string | string[]> = {};
-  for (const [name, value] of Object.entries(headers)) {
-    if (value !== undefined && !hopHeaders.has(name)) kept[name] = value;
-  }
-  return kept;
 }

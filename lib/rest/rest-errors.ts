@@ -59,3 +59,16 @@ export function toErrorBody(error: unknown): ErrorBody {
 function messages(failure: Failure): string[] {
   return [failure.message, ...(failure.cause === undefined ? [] : messages(failure.cause))];
 }
+
+/** Of a request that found no JobManager behind its address. */
+export function disconnected(message: string, cause: unknown): MillraceError {
+  return new MillraceError('RPC_DISCONNECTED', `${message} (${describe(cause)})`, { cause });
+}
+
+function describe(cause: unknown): string {
+  if (!(cause instanceof Error)) return String(cause);
+  // Several addresses of one name were tried: the first says enough.
+  if (cause instanceof AggregateError && cause.errors[0] instanceof Error)
+    return cause.errors[0].message;
+  return cause.message === '' ? cause.name : cause.message;
+}

@@ -13,8 +13,8 @@ import type { ClientGateway } from '../gateway/client-gateway.js';
 import { checkAccess, checkBinding } from './access.js';
 import { bundleLimitBytes, graphLimitBytes, readJobUpload } from './job-upload.js';
 import { openApi } from './openapi.js';
-import { forwardedHeader, RestForwarder } from './rest-client.js';
 import { statusOf, toErrorBody } from './rest-errors.js';
+import { forwardedHeader, RestForwarder } from './rest-forwarder.js';
 import { routes, type RestAnswer, type Route } from './routes.js';
 import type { WebConfig } from './views.js';
 
