@@ -25,6 +25,8 @@ export interface PrepareOptions {
   readonly name?: string;
   /** Default: true. */
   readonly typeCheck?: boolean;
+  /** Folder in which verdicts of type checks without errors are kept. Default: none is kept. */
+  readonly cacheDirectory?: string;
   /** Start from this checkpoint. */
   readonly restore?: { readonly path: string; readonly allowNonRestoredState: boolean };
   /** Relative paths refer to it, `file` and those in main. Default: this process's. */
@@ -52,7 +54,14 @@ export async function prepareJob(file: string, options: PrepareOptions): Promise
   const captured = bundleAndCapture(path, { ...options, settings, workingDirectory }, timeoutMs);
   // The type checker's verdict is awaited first: the other failure may be only its consequence.
   captured.catch(() => undefined);
-  if (options.typeCheck !== false) await typeCheckJob(path, workingDirectory);
+  if (options.typeCheck !== false) {
+    const { cacheDirectory } = options;
+    await typeCheckJob({
+      file: path,
+      workingDirectory,
+      ...(cacheDirectory !== undefined && { cacheDirectory }),
+    });
+  }
   return captured;
 }
 

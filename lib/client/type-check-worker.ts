@@ -1,31 +1,78 @@
 /** The TypeScript compiler on one job file; entry of the worker that type-check.ts starts. */
-import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parentPort, workerData } from 'node:worker_threads';
 import ts from 'typescript';
 import { packageRoot } from './package-root.js';
+import { Answers } from './remembered-verdicts.js';
 import type { TypeCheckRequest, TypeProblem } from './type-check.js';
 
+/** The compiler asks for files through these functions only. */
+type FileQuestions = Pick<
+  ts.System,
+  'fileExists' | 'directoryExists' | 'readFile' | 'getDirectories' | 'realpath'
+>;
+
 /** With the job's own tsconfig.json if there is one, else strictly. Synchronous and slow. */
-function findTypeProblems(file: string, workingDirectory: string): TypeProblem[] {
-  const { options, problems } = compilerOptions(file);
-  const program = ts.createProgram([file], options);
+function findTypeProblems(request: TypeCheckRequest): TypeProblem[] {
+  const { file, workingDirectory } = request;
+  const answers = new Answers();
+  // Another compiler or other options may come to another verdict.
+  for (const path of [createRequire(import.meta.url).resolve('typescript'), import.meta.url])
+    answers.note('content', path.startsWith('file:') ? fileURLToPath(path) : path);
+  const files = notedIn(answers);
+  const { options, problems } = compilerOptions(file, files);
+  // Not a copy: the host's own functions call each other through it.
+  const host = Object.assign(ts.createCompilerHost(options), files, {
+    getCurrentDirectory: () => workingDirectory,
+  });
+  const program = ts.createProgram([file], options, host);
   const diagnostics = [
     ...problems,
     ...program.getOptionsDiagnostics(),
     ...program.getSyntacticDiagnostics(),
     ...program.getSemanticDiagnostics(),
   ];
-  return diagnostics
-    .filter(({ category }) => category === ts.DiagnosticCategory.Error)
-    .map((diagnostic) => describe(diagnostic, workingDirectory));
+  const errors = diagnostics.filter(({ category }) => category === ts.DiagnosticCategory.Error);
+  if (errors.length === 0) answers.store(request);
+  return errors.map((diagnostic) => describe(diagnostic, workingDirectory));
 }
 
-function compilerOptions(file: string): {
+function notedIn(answers: Answers): FileQuestions {
+  const { sys } = ts;
+  return {
+    fileExists: (path) => {
+      answers.note('kind', path);
+      return sys.fileExists(path);
+    },
+    directoryExists: (path) => {
+      answers.note('kind', path);
+      return sys.directoryExists(path);
+    },
+    readFile: (path, encoding) => {
+      answers.note('content', path);
+      return sys.readFile(path, encoding);
+    },
+    getDirectories: (path) => {
+      answers.note('folders', path);
+      return sys.getDirectories(path);
+    },
+    realpath: (path) => {
+      answers.note('place', path);
+      return sys.realpath?.(path) ?? path;
+    },
+  };
+}
+
+function compilerOptions(
+  file: string,
+  files: FileQuestions,
+): {
   options: ts.CompilerOptions;
   problems: readonly ts.Diagnostic[];
 } {
-  const configFile = ts.findConfigFile(dirname(file), (path) => existsSync(path));
+  const configFile = ts.findConfigFile(dirname(file), files.fileExists);
   const problems: ts.Diagnostic[] = [];
   let own: ts.CompilerOptions = {
     strict: true,
@@ -33,13 +80,13 @@ function compilerOptions(file: string): {
     lib: ['lib.es2023.d.ts'],
   };
   if (configFile !== undefined) {
-    const read = ts.readConfigFile(configFile, (path) => ts.sys.readFile(path));
+    const read = ts.readConfigFile(configFile, files.readFile);
     if (read.error !== undefined) problems.push(read.error);
     // The files of the project are not the job's: only the options matter.
-    const host: ts.ParseConfigHost = { ...ts.sys, readDirectory: () => [] };
+    const host: ts.ParseConfigHost = { ...ts.sys, ...files, readDirectory: () => [] };
     own = ts.parseJsonConfigFileContent(read.config, host, dirname(configFile)).options;
   }
-  return { options: { ...withoutOutput(own), ...forced(own) }, problems };
+  return { options: { ...withoutOutput(own), ...forced(own, files) }, problems };
 }
 
 /** What concerns output would only get in the way: rootDir would even lead `millrace` to its sources. */
@@ -66,10 +113,10 @@ function withoutOutput(options: ts.CompilerOptions): ts.CompilerOptions {
   return Object.fromEntries(Object.entries(options).filter(([key]) => !dropped.has(key)));
 }
 
-function forced(own: ts.CompilerOptions): ts.CompilerOptions {
+function forced(own: ts.CompilerOptions, files: FileQuestions): ts.CompilerOptions {
   const root = packageRoot();
   const types = join(root, 'build/lib');
-  const nodeTypes = nodeTypesFolder(root);
+  const nodeTypes = nodeTypesFolder(root, files);
   return {
     noEmit: true,
     skipLibCheck: true,
@@ -92,10 +139,10 @@ function forced(own: ts.CompilerOptions): ts.CompilerOptions {
 }
 
 /** Node's types of the job's project or, failing that, those that came with this installation. */
-function nodeTypesFolder(root: string): string | undefined {
+function nodeTypesFolder(root: string, files: FileQuestions): string | undefined {
   for (let folder = root; ; folder = dirname(folder)) {
     const candidate = join(folder, 'node_modules/@types');
-    if (existsSync(join(candidate, 'node'))) return candidate;
+    if (files.directoryExists(join(candidate, 'node'))) return candidate;
     if (dirname(folder) === folder) return undefined;
   }
 }
@@ -110,5 +157,4 @@ function describe(diagnostic: ts.Diagnostic, workingDirectory: string): TypeProb
   return { place: `${path}:${line + 1}:${character + 1}`, message };
 }
 
-const request = workerData as TypeCheckRequest;
-parentPort?.postMessage(findTypeProblems(request.file, request.workingDirectory));
+parentPort?.postMessage(findTypeProblems(workerData as TypeCheckRequest));

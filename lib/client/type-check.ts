@@ -4,6 +4,7 @@
  */
 import { Worker } from 'node:worker_threads';
 import { MillraceError } from '../base/errors.js';
+import { isKnownGood, type CheckedFile } from './remembered-verdicts.js';
 
 /** `file:line:column`, the file relative to the working directory, and the compiler's text. */
 export interface TypeProblem {
@@ -11,19 +12,17 @@ export interface TypeProblem {
   readonly message: string;
 }
 
-export interface TypeCheckRequest {
-  readonly file: string;
-  readonly workingDirectory: string;
-}
+export type TypeCheckRequest = CheckedFile;
 
 const shownProblems = 20;
 
 /** Rejects with JOB_TYPE_ERROR that lists the problems; JavaScript files are not checked. */
-export async function typeCheckJob(file: string, workingDirectory: string): Promise<void> {
-  if (!/\.[cm]?tsx?$/.test(file)) return;
-  const workerData: TypeCheckRequest = { file, workingDirectory };
+export async function typeCheckJob(request: TypeCheckRequest): Promise<void> {
+  if (!/\.[cm]?tsx?$/.test(request.file) || isKnownGood(request)) return;
   const problems = await new Promise<readonly TypeProblem[]>((resolve, reject) => {
-    const worker = new Worker(new URL('./type-check-worker.js', import.meta.url), { workerData });
+    const worker = new Worker(new URL('./type-check-worker.js', import.meta.url), {
+      workerData: request,
+    });
     worker.once('message', resolve);
     worker.once('error', reject);
     worker.once('exit', (code) => {
