@@ -110,8 +110,9 @@ function createWorker(options: SlotWorkerOptions): Worker {
   return new Worker(new URL('./slot-worker.js', import.meta.url), {
     workerData: options,
     name: 'slot',
-    // Source maps of our own files would be read at every start; the thread switches them on for user code.
-    execArgv: process.execArgv.filter((argument) => argument !== '--enable-source-maps'),
+    // Nothing of this process's: V8's flags are refused here, and source maps of our own files would be read at
+    // every start (the thread switches them on for user code).
+    execArgv: [],
     stdout: true,
     stderr: true,
     resourceLimits: {

@@ -87,6 +87,17 @@ t.test('a job runs to FINISHED in a thread of its own', async (t) => {
   t.equal(f.host.reports.at(-1)?.kind, 'closed');
 });
 
+t.test('a thread starts in a process that was given flags of V8', async (t) => {
+  const { execArgv } = process;
+  process.execArgv = [...execArgv, '--max-semi-space-size=2'];
+  t.teardown(() => {
+    process.execArgv = execArgv;
+  });
+  const f = await prepare(t, `env.fromElements(1, 2).map((n) => n).print();`);
+  f.runner.prepare(1);
+  t.equal(await run(f), undefined);
+});
+
 t.test('a prepared thread runs a job as a new one does, and none is used twice', async (t) => {
   const f = await prepare(t, `env.fromElements(1, 2).map((n) => n).print();`);
   f.runner.prepare(3);
