@@ -19,6 +19,7 @@ import {
   nearestName,
   type Setting,
 } from './configuration.js';
+import { readDefinitions } from './definitions.js';
 import { allOptions } from './options.js';
 
 export interface LoadOptions {
@@ -148,17 +149,4 @@ function readEnvironment(
     }
   }
   return settings;
-}
-
-function readDefinitions(definitions: readonly string[], problems: ConfigProblem[]): Setting[] {
-  return definitions.flatMap((definition) => {
-    const at = definition.indexOf('=');
-    const where = `-D ${definition}`;
-    if (at > 0) {
-      const key = definition.slice(0, at).trim();
-      return [{ key, text: definition.slice(at + 1), source: 'argument' as const, where }];
-    }
-    problems.push({ where, message: 'expected key=value' });
-    return [];
-  });
 }

@@ -2,8 +2,8 @@
 import type { Command } from 'commander';
 import { MillraceError } from '../../lib/base/errors.js';
 import { SystemRandom } from '../../lib/base/system-random.js';
-import { loadConfiguration } from '../../config/load.js';
-import { LocalCluster } from '../local/local-cluster.js';
+import { configurationOfDefinitions } from '../../config/definitions.js';
+import type { LocalCluster } from '../local/local-cluster.js';
 import {
   bold,
   colorState,
@@ -91,7 +91,7 @@ export function registerCluster(program: Command): void {
 
 /** Settings of -D, checked before anything is started. */
 export function checkedSettings(definitions: readonly string[] = []): Record<string, string> {
-  loadConfiguration({ definitions, environment: {}, folder: '/' });
+  configurationOfDefinitions(definitions);
   return Object.fromEntries(
     definitions.map((definition) => {
       const at = definition.indexOf('=');
@@ -103,6 +103,7 @@ export function checkedSettings(definitions: readonly string[] = []): Record<str
 async function start(options: StartOptions): Promise<void> {
   const began = Date.now();
   const settings = checkedSettings(options.define);
+  const { LocalCluster } = await import('../local/local-cluster.js');
   const cluster = await LocalCluster.start(
     {
       folder: options.dir,
@@ -154,7 +155,7 @@ async function describe(cluster: LocalCluster): Promise<Record<string, unknown>>
 }
 
 async function status(options: SelectOptions): Promise<void> {
-  const cluster = findLocalCluster(options);
+  const cluster = await findLocalCluster(options);
   const seen = (await describe(cluster)) as {
     leader: string | null;
     overview: { 'slots-total': number; 'slots-available': number; 'jobs-running': number } | null;
@@ -186,7 +187,7 @@ async function status(options: SelectOptions): Promise<void> {
 }
 
 async function stop(options: SelectOptions & { readonly remove?: boolean }): Promise<void> {
-  const cluster = findLocalCluster(options);
+  const cluster = await findLocalCluster(options);
   await cluster.stop((line) => {
     if (options.json !== true) printError(dim(line));
   });

@@ -1,10 +1,8 @@
 /** millrace drill: rehearse failures on a cluster of its own, with a verdict. */
 import type { Command } from 'commander';
 import { MillraceError } from '../../lib/base/errors.js';
-import { runChaos } from '../drills/chaos.js';
 import { drills } from '../drills/drills.js';
 import type { DrillReport } from '../drills/drill.js';
-import { runDrill } from '../drills/run-drill.js';
 import {
   bold,
   dim,
@@ -70,6 +68,8 @@ async function drill(
       'CONFIG',
       `no drill '${unknown.join(', ')}'; 'millrace drill --list' shows all`,
     );
+  // With clients and a verifier that no other command needs.
+  const { runDrill } = await import('../drills/run-drill.js');
   const reports: DrillReport[] = [];
   for (const one of drills) {
     if (names.length > 0 && !names.includes(one.name)) continue;
@@ -87,13 +87,14 @@ async function drill(
   conclude(options, reports);
 }
 
-function runRandom(options: DrillCommandOptions, rounds: number): Promise<DrillReport> {
+async function runRandom(options: DrillCommandOptions, rounds: number): Promise<DrillReport> {
   const seed = options.seed === undefined ? Date.now() % 1_000_000 : Number(options.seed);
   for (const [name, value] of Object.entries({ random: rounds, seed }))
     if (!Number.isInteger(value) || value < 0)
       throw new MillraceError('CONFIG', `--${name} must be a whole number`);
   if (options.json !== true)
     printError(`${bold('random faults')}: ${String(rounds)} rounds, seed ${String(seed)}`);
+  const { runChaos } = await import('../drills/chaos.js');
   return runChaos({
     folder: options.dir,
     rounds,

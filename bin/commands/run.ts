@@ -1,9 +1,11 @@
 /** millrace run | info: from a job file to a running job, or to its plan. */
+import { homedir } from 'node:os';
+import { isAbsolute, join } from 'node:path';
 import type { Command } from 'commander';
 import { MillraceError, fromFailure } from '../../lib/base/errors.js';
 import { SystemClock } from '../../lib/base/system-clock.js';
 import { SystemRandom } from '../../lib/base/system-random.js';
-import { prepareJob, type PreparedJob } from '../../lib/client/prepare-job.js';
+import type { PreparedJob } from '../../lib/client/prepare-job.js';
 import { jobPlan } from '../../lib/graph/job-plan.js';
 import type { JobGraph } from '../../lib/graph/job-graph.js';
 import type { JobId } from '../../lib/base/ids.js';
@@ -80,11 +82,13 @@ async function prepare(
   if (options.parallelism !== undefined)
     Object.assign(settings, checkedSettings([`parallelism.default=${options.parallelism}`]));
   const declared = options.env ?? [];
+  const { prepareJob } = await import('../../lib/client/prepare-job.js');
   return prepareJob(file, {
     args,
     settings,
     environment: Object.fromEntries(declared.map((name) => [name, process.env[name] ?? ''])),
     typeCheck: options.typeCheck,
+    cacheDirectory: join(userCacheFolder(), 'millrace/type-check'),
     random: new SystemRandom(),
     clock: new SystemClock(),
     ...(options.name !== undefined && { name: options.name }),
@@ -100,6 +104,12 @@ async function prepare(
   });
 }
 
+/** By the XDG base directory specification, where a relative path is to be ignored. */
+function userCacheFolder(): string {
+  const named = process.env['XDG_CACHE_HOME'] ?? '';
+  return isAbsolute(named) ? named : join(homedir(), '.cache');
+}
+
 async function run(file: string, args: readonly string[], options: RunOptions): Promise<void> {
   if (options.target === 'local') {
     await runLocally(file, args, options);
@@ -107,7 +117,11 @@ async function run(file: string, args: readonly string[], options: RunOptions): 
   }
   if (options.target !== 'remote')
     throw new MillraceError('CONFIG', `unknown target '${options.target}': one of remote, local`);
-  const { jobGraph, bundle } = await prepare(file, args, options);
+  // The HTTP client is loaded while the job is bundled and captured, which other threads do.
+  const [{ jobGraph, bundle }] = await Promise.all([
+    prepare(file, args, options),
+    import('../../lib/rest/rest-client.js'),
+  ]);
   await withClient(options, async (client) => {
     const { jobId } = await client.submit({
       submissionId: new SystemRandom().hex(32),

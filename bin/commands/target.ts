@@ -1,10 +1,13 @@
-/** Which cluster a command speaks to, and which job it means. */
+/**
+ * Which cluster a command speaks to, and which job it means. The HTTP client is loaded on first use:
+ * every command registers its options here, and one of them runs.
+ */
 import type { Command } from 'commander';
 import { MillraceError } from '../../lib/base/errors.js';
 import type { JobSummary } from '../../lib/gateway/client-gateway.js';
-import { RestClient } from '../../lib/rest/rest-client.js';
+import type { RestClient } from '../../lib/rest/rest-client.js';
 import { parseDuration } from '../../config/option-types.js';
-import { LocalCluster } from '../local/local-cluster.js';
+import type { LocalCluster } from '../local/local-cluster.js';
 import { printError } from './output.js';
 
 export interface TargetOptions {
@@ -38,7 +41,10 @@ export function withTarget(command: Command): Command {
     );
 }
 
-export function findLocalCluster(options: Pick<TargetOptions, 'dir' | 'cluster'>): LocalCluster {
+export async function findLocalCluster(
+  options: Pick<TargetOptions, 'dir' | 'cluster'>,
+): Promise<LocalCluster> {
+  const { LocalCluster } = await import('../local/local-cluster.js');
   if (options.cluster !== undefined) return LocalCluster.open(options.dir, options.cluster);
   const known = LocalCluster.list(options.dir).map((id) => LocalCluster.open(options.dir, id));
   const running = known.find((cluster) => cluster.isRunning());
@@ -49,10 +55,10 @@ export function findLocalCluster(options: Pick<TargetOptions, 'dir' | 'cluster'>
   );
 }
 
-export function restAddresses(options: TargetOptions): {
+export async function restAddresses(options: TargetOptions): Promise<{
   addresses: readonly string[];
   token?: string;
-} {
+}> {
   const token = options.token ?? process.env['MILLRACE_REST_TOKEN'];
   if (options.jobmanager !== undefined) {
     const addresses = options.jobmanager.map((url) =>
@@ -60,7 +66,7 @@ export function restAddresses(options: TargetOptions): {
     );
     return { addresses, ...(token !== undefined && { token }) };
   }
-  const cluster = findLocalCluster(options);
+  const cluster = await findLocalCluster(options);
   const own = token ?? cluster.token;
   return { addresses: cluster.restAddresses, ...(own !== undefined && { token: own }) };
 }
@@ -70,7 +76,8 @@ export async function withClient<T>(
   options: TargetOptions,
   work: (client: RestClient) => Promise<T>,
 ): Promise<T> {
-  const { addresses, token } = restAddresses(options);
+  const { addresses, token } = await restAddresses(options);
+  const { RestClient } = await import('../../lib/rest/rest-client.js');
   let told = false;
   const client = new RestClient(addresses, {
     ...(token !== undefined && { token }),
