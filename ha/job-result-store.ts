@@ -1,5 +1,6 @@
-import { MillraceError } from '../lib/base/errors.js';
+import { hasCode, MillraceError } from '../lib/base/errors.js';
 import type { JobId } from '../lib/base/ids.js';
+import type { Logger } from '../lib/base/logger.js';
 import type { FencedWriter } from './fencing.js';
 import type { HaStorage } from './ha-storage.js';
 import { jobFolder } from './job-store.js';
@@ -15,8 +16,10 @@ export class FencedJobResultStore implements JobResultStore {
   readonly #writer: FencedWriter;
   readonly #keys: Keys;
   readonly #storage: HaStorage;
+  readonly #log: Logger;
 
-  constructor(writer: FencedWriter, keys: Keys, storage: HaStorage) {
+  constructor(writer: FencedWriter, keys: Keys, storage: HaStorage, log: Logger) {
+    this.#log = log;
     this.#writer = writer;
     this.#keys = keys;
     this.#storage = storage;
@@ -80,19 +83,50 @@ export class FencedJobResultStore implements JobResultStore {
   async list(): Promise<(JobResult & { readonly dirty: boolean })[]> {
     const entries = await this.#writer.list(this.#keys.resultsPrefix);
     const results: (JobResult & { readonly dirty: boolean })[] = [];
-    for (const entry of entries) results.push(await this.#decode(entry));
+    for (const entry of entries) results.push(await this.#decodeForList(entry));
     return results.sort((a, b) => a.finishedAt - b.finishedAt);
   }
 
+  /** One damaged result must not keep a leader from its other jobs: what is readable of it is told. */
+  async #decodeForList(entry: KvEntry): Promise<JobResult & { readonly dirty: boolean }> {
+    try {
+      return await this.#decode(entry);
+    } catch (error) {
+      if (!hasCode(error, 'RECOVERY_FAILED')) throw error;
+      const jobId = this.#jobIdOf(entry);
+      this.#log.error({ err: error, jobId }, 'the result of an ended job cannot be read');
+      return { ...outcomeOrUnknown(entry, jobId), archive: '' };
+    }
+  }
+
   async #decode(entry: KvEntry): Promise<JobResult & { readonly dirty: boolean }> {
-    const fields = decodeValue(entry);
-    return {
-      jobId: entry.key.slice(this.#keys.resultsPrefix.length) as JobId,
-      name: fields.text('name'),
-      state: fields.oneOf('state', ['FINISHED', 'CANCELED', 'FAILED']),
-      finishedAt: fields.integer('finishedAt'),
-      dirty: fields.oneOf('cleanup', ['DIRTY', 'CLEAN']) === 'DIRTY',
-      archive: decodeText(await unpackBytes(this.#storage, fields.object('archive'))),
-    };
+    const archive = await unpackBytes(this.#storage, decodeValue(entry).object('archive'));
+    return { ...outcomeOf(entry, this.#jobIdOf(entry)), archive: decodeText(archive) };
+  }
+
+  #jobIdOf(entry: KvEntry): JobId {
+    return entry.key.slice(this.#keys.resultsPrefix.length) as JobId;
+  }
+}
+
+type Outcome = Omit<JobResult, 'archive'> & { readonly dirty: boolean };
+
+function outcomeOf(entry: KvEntry, jobId: JobId): Outcome {
+  const fields = decodeValue(entry);
+  return {
+    jobId,
+    name: fields.text('name'),
+    state: fields.oneOf('state', ['FINISHED', 'CANCELED', 'FAILED']),
+    finishedAt: fields.integer('finishedAt'),
+    dirty: fields.oneOf('cleanup', ['DIRTY', 'CLEAN']) === 'DIRTY',
+  };
+}
+
+/** Of a damaged result it is certain only that the job ended: it must not run again, and nothing is cleaned up. */
+function outcomeOrUnknown(entry: KvEntry, jobId: JobId): Outcome {
+  try {
+    return outcomeOf(entry, jobId);
+  } catch {
+    return { jobId, name: jobId, state: 'FAILED', finishedAt: 0, dirty: false };
   }
 }

@@ -65,7 +65,7 @@ export class ElectedLeadership implements Leadership {
     this.#since = env.clock.wallTime();
     this.#writer = new FencedWriter(env, kv, { ...options, signal: this.#controller.signal });
     this.jobs = new FencedJobStore(this.#writer, keys, storage);
-    this.results = new FencedJobResultStore(this.#writer, keys, storage);
+    this.results = new FencedJobResultStore(this.#writer, keys, storage, env.log);
   }
 
   get signal(): AbortSignal {

@@ -28,8 +28,11 @@ export interface JobRecoveryDeps {
 
 /** Between tries of what only needs etcd or the storage to come back. */
 const retryDelayMs = 500;
-/** Tries to read the checkpoint to start from, while its storage is away. */
-const recoveryTriesMax = 20;
+/**
+ * Tries to read the checkpoint a new job is to start from. A job that has run, or whose pointers only etcd has,
+ * is tried for as long as this leader leads: an outage must not end it.
+ */
+const firstReadTriesMax = 20;
 
 export class JobRecovery {
   readonly #env: Env;
@@ -37,6 +40,8 @@ export class JobRecovery {
   readonly #smallStateThresholdBytes: number;
   readonly #signal: AbortSignal;
   #graph: JobGraph;
+  /** Counts calls of `prepare`: an older one that comes back late must not touch what a newer one set up. */
+  #turn = 0;
   /** The job has attempts on record: damage to its checkpoints is then damage to its progress. */
   #hasRun: boolean;
   #assigned: AssignedState | undefined;
@@ -76,9 +81,11 @@ export class JobRecovery {
         return;
       } catch (error) {
         const mayPass = error instanceof MillraceError && error.retry !== 'never';
-        if (!mayPass || tries >= recoveryTriesMax || this.#signal.aborted) throw error;
+        const isBounded = !this.#hasRun && !hasCode(error, 'ETCD_UNAVAILABLE');
+        if (!mayPass || this.#signal.aborted || (isBounded && tries >= firstReadTriesMax))
+          throw error;
         this.#env.log.warn(
-          { err: error, attempt: tries },
+          { event: 'checkpoint.not-readable', err: error, attempt: tries },
           'checkpoint to start from not readable yet',
         );
         await sleep(this.#env.clock, retryDelayMs, this.#signal);
@@ -93,10 +100,19 @@ export class JobRecovery {
   }
 
   async #prepareState(slotKeys: readonly string[], isFull: boolean): Promise<void> {
+    const turn = (this.#turn += 1);
     const checkpoint = await this.#restore();
+    this.#checkTurn(turn);
     if (checkpoint !== undefined) this.#deps.checkpoints().reportRestored(checkpoint);
-    if (isFull) await this.#deps.sources.reset(await this.#enumeratorStates(checkpoint));
-    else this.#resetSubtasks(slotKeys, checkpoint);
+    if (isFull) {
+      const states = await this.#enumeratorStates(checkpoint);
+      this.#checkTurn(turn);
+      await this.#deps.sources.reset(states);
+    } else this.#resetSubtasks(slotKeys, checkpoint);
+  }
+
+  #checkTurn(turn: number): void {
+    if (turn !== this.#turn) throw new MillraceError('ABORTED', 'a newer restart takes its place');
   }
 
   async #restore(): Promise<CompletedCheckpoint | undefined> {

@@ -84,6 +84,7 @@ export class SourceCoordinators implements Closeable {
     const incarnation = this.#incarnation;
     for (const { coordinator } of this.#sources.values()) coordinator.resetAll();
     const ready = new Deferred<void>();
+    this.#ready?.reject(new MillraceError('ABORTED', 'a newer restart takes its place'));
     this.#ready = ready;
     this.#host ??= this.#openHost();
     this.#host.send({
@@ -102,10 +103,10 @@ export class SourceCoordinators implements Closeable {
         ready.promise,
       );
     } catch (error) {
-      this.#isFailed = true;
+      if (this.#incarnation === incarnation) this.#isFailed = true;
       throw error;
     } finally {
-      this.#ready = undefined;
+      if (this.#ready === ready) this.#ready = undefined;
     }
   }
 
@@ -190,7 +191,8 @@ export class SourceCoordinators implements Closeable {
       case 'failed':
         this.#isFailed = true;
         if (this.#ready !== undefined) this.#ready.reject(fromFailure(reply.failure));
-        else this.#deps.onFailed(reply.failure);
+        // While it only warms up nothing depends on it: the first reset opens another one.
+        else if (this.#incarnation > 0) this.#deps.onFailed(reply.failure);
     }
   }
 }

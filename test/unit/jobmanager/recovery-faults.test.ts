@@ -1,0 +1,101 @@
+/** Faults that meet a successor while it takes over: none of them may cost a job, or keep others from running. */
+import { renameSync, symlinkSync, unlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { MemoryKvStore } from '../../../ha/memory/memory-kv-store.js';
+import type { CoordinatorReply } from '../../../lib/jobmanager/jobmaster/coordinator-host.js';
+import { SourceCoordinators } from '../../../lib/jobmanager/jobmaster/source-coordinators.js';
+import {
+  checkpoint,
+  checkpointDirectories,
+  checkpointing,
+  pipeline,
+  runJob,
+  setUp,
+  untilRunning,
+  untilState,
+} from '../../support/job-runs.js';
+import { ManualClock } from '../../support/manual-clock.js';
+import { testEnv } from '../../support/test-env.js';
+
+t.test('checkpoint storage that is away during a takeover is waited for', async (t) => {
+  const setup = await setUp(t, 2);
+  const { cluster, jm, taskManagers } = setup;
+  const jobId = await runJob(setup, pipeline({ checkpointing }));
+  await checkpoint(setup);
+  const [directory = ''] = checkpointDirectories(cluster, jobId);
+  const metadata = join(directory, '_metadata');
+  renameSync(metadata, `${metadata}.away`);
+  // It is there and cannot be read (ELOOP), as on a file server that has trouble.
+  symlinkSync(metadata, metadata);
+  const standby = await cluster.jobManager('jm2');
+  await jm.close();
+  const leader = await cluster.leader(standby);
+  const failures = (): number =>
+    standby.events.filter(({ event }) => event === 'checkpoint.not-readable').length;
+  for (let i = 1; i <= 30; i++) {
+    await cluster.until(`try ${i} fails`, () => failures() >= i);
+    await cluster.clock.advance(500);
+  }
+  t.match(await standby.gateway().jobDetails(jobId), { state: 'INITIALIZING' });
+  unlinkSync(metadata);
+  renameSync(`${metadata}.away`, metadata);
+  await cluster.until('it is read', async () => {
+    await cluster.clock.advance(100);
+    return (await standby.gateway().jobDetails(jobId)).state !== 'INITIALIZING';
+  });
+  for (const one of taskManagers) await one.register(leader);
+  await untilRunning(cluster, standby, jobId);
+});
+
+t.test('a result that cannot be read any more keeps no job from running', async (t) => {
+  const setup = await setUp(t, 2);
+  const { cluster, jm, taskManagers } = setup;
+  const ended = await runJob(setup, pipeline());
+  for (const one of taskManagers) for (const task of one.tasks()) one.setState(task, 'FINISHED');
+  await untilState(cluster, jm, ended, 'FINISHED');
+  const other = await runJob(setup, pipeline({}, 'other'));
+  const vandal = new MemoryKvStore(cluster.clock, cluster.server);
+  const key = `/millrace/v1/test/results/${ended}`;
+  const { entries } = await vandal.range({ key });
+  const stored = JSON.parse(Buffer.from(entries[0]!.value).toString()) as object;
+  const archive = { file: `results/${ended}/${'0'.repeat(64)}`, size: 1 };
+  const value = Buffer.from(JSON.stringify({ ...stored, archive }));
+  await vandal.txn({ compare: [], then: [{ op: 'put', key, value }] });
+  await vandal.close();
+  const standby = await cluster.jobManager('jm2');
+  await jm.close();
+  const leader = await cluster.leader(standby);
+  for (const one of taskManagers) await one.register(leader);
+  await untilRunning(cluster, standby, other);
+  t.match(await standby.gateway().jobResult(ended), { state: 'FINISHED' }, 'its outcome is known');
+});
+
+t.test('of two restarts at once only the later one sets up the enumerators', async (t) => {
+  const failures: unknown[] = [];
+  const replies: ((reply: CoordinatorReply) => void)[] = [];
+  const sources = new SourceCoordinators(testEnv(new ManualClock(), 1), pipeline(), {
+    hosts: (_graph, onReply) => {
+      replies.push(onReply);
+      return { send: () => undefined, close: () => Promise.resolve() };
+    },
+    sendEvent: () => Promise.resolve(),
+    onSendFailed: () => undefined,
+    onFailed: (failure) => failures.push(failure),
+  });
+  sources.warmUp();
+  replies[0]?.({
+    kind: 'failed',
+    incarnation: 0,
+    failure: { name: 'Error', message: 'no bundle' },
+  });
+  t.same(failures, [], 'nothing needs the thread yet');
+  const first = sources.reset(new Map());
+  t.equal(replies.length, 2, 'a new thread is tried');
+  const second = sources.reset(new Map());
+  await t.rejects(first, { code: 'ABORTED' });
+  replies[1]?.({ kind: 'ready', incarnation: 2 });
+  await second;
+  t.equal(replies.length, 2);
+  await sources.close();
+});
