@@ -1,13 +1,13 @@
 #!/usr/bin/env node
 /** The command line: arguments to client to text or --json, errors to exit codes. */
 import { readFileSync } from 'node:fs';
-import { Command } from 'commander';
+import { Command, CommanderError } from 'commander';
 import { registerCluster } from './commands/cluster.js';
 import { registerDrill } from './commands/drill.js';
 import { registerJobs } from './commands/jobs.js';
 import { describeError, printError } from './commands/output.js';
 import { registerRun } from './commands/run.js';
-import { exitCodeOf } from './exit-codes.js';
+import { exitCodeOf, exitCodes } from './exit-codes.js';
 
 const { version } = JSON.parse(
   readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
@@ -18,6 +18,7 @@ const program = new Command('millrace')
   .version(version)
   .option('-v, --verbose', 'show stack traces')
   .showHelpAfterError('(millrace COMMAND --help shows the options)')
+  .exitOverride()
   .addHelpText(
     'after',
     `
@@ -44,6 +45,10 @@ registerDrill(program);
 try {
   await program.parseAsync();
 } catch (error) {
+  // Commander has said what is wrong, or printed the help that was asked for (its own code 0).
+  if (error instanceof CommanderError) {
+    process.exit(error.exitCode === 0 ? exitCodes.done.code : exitCodes.usage.code);
+  }
   printError(describeError(error, program.opts<{ verbose?: boolean }>().verbose === true));
   process.exitCode = exitCodeOf(error);
 }

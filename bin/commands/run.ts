@@ -1,6 +1,8 @@
 /** millrace run | info: from a job file to a running job, or to its plan. */
 import { homedir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { MillraceError, fromFailure } from '../../lib/base/errors.js';
 import { SystemClock } from '../../lib/base/system-clock.js';
@@ -78,6 +80,9 @@ async function prepare(
   args: readonly string[],
   options: JobOptions,
 ): Promise<PreparedJob> {
+  if (!existsSync(file)) {
+    throw new MillraceError('FILE_NOT_FOUND', `there is no job file ${resolve(file)}`);
+  }
   const settings = checkedSettings(options.define);
   if (options.parallelism !== undefined)
     Object.assign(settings, checkedSettings([`parallelism.default=${options.parallelism}`]));
