@@ -4,7 +4,7 @@ import { MillraceError, hasCode } from '../../lib/base/errors.js';
 import { SeededRandom } from '../../lib/base/random.js';
 import { LocalCluster } from '../local/local-cluster.js';
 import { AccessLogRun } from './access-log-run.js';
-import { checkpointOrderFaults, unfinishedFiles, unforeseenLines } from './aftermath.js';
+import { restoreOrderFaults, unfinishedFiles, unforeseenLines } from './aftermath.js';
 import type { DrillReport } from './drill.js';
 import { Nemesis, planRounds, type PlannedRound } from './nemesis.js';
 import { readWriteHistory } from './read-write-history.js';
@@ -112,7 +112,7 @@ async function faultsAndVerdict(
         `${part}: ${String(one.committedLines)} of ${String(one.expectedLines)} lines, missing ${JSON.stringify(one.missing.slice(0, 5))}, unexpected ${JSON.stringify(one.unexpected.slice(0, 5))}`,
       );
   problems.push(...unfinishedFiles(run.outputDirectory).map((path) => `left behind: ${path}`));
-  problems.push(...checkpointOrderFaults(cluster, run.jobId));
+  problems.push(...restoreOrderFaults(cluster, run.jobId));
   await nemesis.stop();
   checkWriteHistory(await readWriteHistory(cluster));
   return exactlyOnce ? sessions.committedLines + statusByMinute.committedLines : 0;

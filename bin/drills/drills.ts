@@ -1,5 +1,5 @@
 /** The drills, in the order they are run. One library for the command line, the tests and the benchmarks. */
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MillraceError } from '../../lib/base/errors.js';
@@ -7,7 +7,9 @@ import { etcdMemberStatus } from '../local/etcd-member.js';
 import { isAlive, waitUntilGone } from '../local/managed-process.js';
 import type { LocalCluster } from '../local/local-cluster.js';
 import type { Drill, DrillContext, DrillFindings } from './drill.js';
+import { readWriteHistory } from './read-write-history.js';
 import { readEvents, readTakeover } from './timeline.js';
+import { checkpointIdOf } from './write-history.js';
 
 /** Lease of a local cluster's leader. */
 const leaseTtlMs = 3000;
@@ -186,31 +188,86 @@ function crashOnce(
   });
 }
 
-async function killBetweenFilesAndPointer({
-  cluster,
-  run,
-  progress,
-}: DrillContext): Promise<DrillFindings> {
+/** Waits for the death at a fault point and for the next leader. */
+async function afterFault(
+  { cluster, run, progress }: DrillContext,
+  what: string,
+): Promise<{ deathAt: number; killed: string }> {
   const marker = join(cluster.directory, 'fault-fired');
   const leaders = cluster.processes().filter((one) => one.role === 'jobmanager');
-  await run.waitFor('the leader to die between files and pointer', 60_000, () =>
-    existsSync(marker),
-  );
-  const deathAt = Date.now();
-  progress(
-    'the leader died after the files of a checkpoint were durable, before its pointer was in etcd',
-  );
-  await waitForEvent(cluster, deathAt - 100, 'leader.granted', leaseTtlMs + 10_000);
-  const job = await run.waitUntilRunning();
+  const deadline = Date.now() + 60_000;
+  while (!existsSync(marker) || leaders.every(isAlive)) {
+    if (Date.now() > deadline)
+      throw new MillraceError('TIMEOUT', `no leader died within 60 s: ${what}`);
+    await sleep(20);
+  }
+  const deathAt = statSync(marker).mtimeMs;
+  progress(`the leader died: ${what}`);
+  await waitForEvent(cluster, deathAt - 100, 'leader.active', leaseTtlMs + 10_000);
   const dead = leaders.filter((one) => !isAlive(one)).map((one) => one.name);
+  const { state } = await run.details();
+  progress(`the next leader knows the job as ${state}`);
+  return { deathAt, killed: dead.join(' ') };
+}
+
+async function killBetweenFilesAndPointer(context: DrillContext): Promise<DrillFindings> {
+  const { cluster, run } = context;
+  const { deathAt, killed } = await afterFault(
+    context,
+    'the files of a checkpoint were durable, its pointer was not in etcd',
+  );
+  const job = await run.waitUntilRunning();
   const takeover = readTakeover(cluster, deathAt - 100, run.jobId);
   return {
-    killed: dead.join(' '),
+    killed,
     ...present('electedMs', takeover.elected),
     ...present('runningMs', takeover.running),
     ...present('restoredCheckpoint', takeover.restoredCheckpoint),
     generation: job.generation,
   };
+}
+
+async function killBetweenPointerAndNotice(context: DrillContext): Promise<DrillFindings> {
+  const { cluster, run } = context;
+  const { deathAt, killed } = await afterFault(
+    context,
+    'the pointer of a checkpoint was in etcd, no task had been told',
+  );
+  await run.waitUntilRunning();
+  const { restoredCheckpoint } = readTakeover(cluster, deathAt - 100, run.jobId);
+  const pointers = (await readWriteHistory(cluster)).flatMap(({ key, epochRevision }) => {
+    const id = checkpointIdOf(key, run.jobId);
+    return id === undefined ? [] : [{ id, epochRevision }];
+  });
+  const ofTheDead = pointers.filter(
+    ({ epochRevision }) => epochRevision === pointers[0]?.epochRevision,
+  );
+  const added = Math.max(...ofTheDead.map(({ id }) => id));
+  if (restoredCheckpoint !== added)
+    throw new MillraceError(
+      'INVARIANT',
+      `checkpoint ${String(restoredCheckpoint)} was restored, the last pointer in etcd was of ${String(added)}`,
+    );
+  return { killed, restoredCheckpoint };
+}
+
+async function killBeforeResult(context: DrillContext): Promise<DrillFindings> {
+  const { cluster, run } = context;
+  const { deathAt, killed } = await afterFault(
+    context,
+    'all tasks were FINISHED, the result was not in etcd',
+  );
+  const { restoredCheckpoint } = readTakeover(cluster, deathAt - 100, run.jobId);
+  return { killed, ...present('restoredCheckpoint', restoredCheckpoint) };
+}
+
+/** The death came while the job was submitted: the client has asked again meanwhile, and was answered. */
+async function killBeforeSubmitAnswer(context: DrillContext): Promise<DrillFindings> {
+  const { killed } = await afterFault(context, 'the job was in etcd, the client had no answer');
+  const jobs = await context.run.client.jobs();
+  if (jobs.length !== 1)
+    throw new MillraceError('INVARIANT', `one job was submitted, there are ${String(jobs.length)}`);
+  return { killed, jobs: jobs.length };
 }
 
 export const drills: readonly Drill[] = [
@@ -251,5 +308,26 @@ export const drills: readonly Drill[] = [
     mustHold: 'the checkpoint before it is restored, and nothing is lost or doubled',
     environment: crashOnce('checkpoint.files-written', 4),
     inject: killBetweenFilesAndPointer,
+  },
+  {
+    name: 'pointer-crash',
+    fault: 'the leader dies when the pointer of a checkpoint is in etcd and no task has been told',
+    mustHold: 'that checkpoint is restored and what belongs to it committed once',
+    environment: crashOnce('checkpoint.pointer-added', 4),
+    inject: killBetweenPointerAndNotice,
+  },
+  {
+    name: 'result-crash',
+    fault: 'the leader dies when all tasks are FINISHED and the result is not in etcd',
+    mustHold: 'the job ends FINISHED under the next leader, its output unchanged',
+    environment: crashOnce('job.finished', 1),
+    inject: killBeforeResult,
+  },
+  {
+    name: 'submit-crash',
+    fault: 'the leader dies when a job is in etcd and its client has no answer',
+    mustHold: 'the client asks again and there is one job',
+    environment: crashOnce('job.submitted', 1),
+    inject: killBeforeSubmitAnswer,
   },
 ];

@@ -23,7 +23,7 @@ export async function readWriteHistory(cluster: LocalCluster): Promise<FencedWri
   try {
     const { root } = new Keys(cluster.clusterId);
     const { revision } = await kv.range({ key: root, rangeEnd: prefixEnd(root), limit: 1 });
-    const marker = `${root}history-end`;
+    const marker = `${root}history-end-${env.random.hex(8)}`;
     return await new Promise<FencedWrite[]>((resolve, reject) => {
       const writes: FencedWrite[] = [];
       const watch = kv.watch(

@@ -13,11 +13,40 @@ export interface FencedWrite {
   readonly epochRevision: number;
 }
 
-/** Throws, naming both writes, when an older leader wrote after a newer one. Returns the number of leaders seen. */
+const checkpointPointer = /\/jobs\/([^/]+)\/ckpt\/(\d+)$/;
+
+/** The checkpoint whose pointer a key is; undefined for other keys and jobs. */
+export function checkpointIdOf(key: string, jobId: string): number | undefined {
+  const [, owner, id] = checkpointPointer.exec(key) ?? [];
+  return owner === jobId ? Number(id) : undefined;
+}
+
+/** Throws when a checkpoint of a job completed after one with a higher id, whoever led. */
+function checkPointerOrder(writes: readonly FencedWrite[]): void {
+  const latest = new Map<string, number>();
+  for (const { key, revision } of writes) {
+    const [, jobId, id] = checkpointPointer.exec(key) ?? [];
+    if (jobId === undefined) continue;
+    const before = latest.get(jobId) ?? 0;
+    if (Number(id) <= before)
+      throw new MillraceError(
+        'INVARIANT',
+        `checkpoint ${String(Number(id))} of job ${jobId} completed at revision ${String(revision)}, after checkpoint ${String(before)}`,
+      );
+    latest.set(jobId, Number(id));
+  }
+}
+
+/**
+ * Throws, naming both writes, when an older leader wrote after a newer one, or when checkpoint ids went back.
+ * Returns the number of leaders seen.
+ */
 export function checkWriteHistory(writes: readonly FencedWrite[]): number {
   let newest: FencedWrite | undefined;
   const leaders = new Set<number>();
-  for (const write of [...writes].sort((a, b) => a.revision - b.revision)) {
+  const ordered = [...writes].sort((a, b) => a.revision - b.revision);
+  checkPointerOrder(ordered);
+  for (const write of ordered) {
     leaders.add(write.epochRevision);
     if (newest !== undefined && write.epochRevision < newest.epochRevision) {
       throw new MillraceError(
