@@ -1,6 +1,6 @@
 /**
  * The first phase of the file sink. Names of hidden files say how far they got (`writer` is a digest of
- * attempt and operator):
+ * the operator, by which a sink knows its own, and one of attempt and operator):
  *
  *   .<prefix>-<job>-<generation>-<subtask>-<writer>-<seq>.inprogress          being written
  *   .<prefix>-<job>-<generation>-<subtask>-<writer>-<seq>.<checkpoint>.pending  closed at a barrier
@@ -39,9 +39,9 @@ interface OpenFile {
 }
 
 const bufferChars = 64 * 1024;
-/** Of a digest over attempt and operator. */
-const writerDigits = 12;
-const hiddenName = /-(\d+)-(\d+)-[0-9a-f]{12}-\d+\.(?:inprogress|(\d+)\.pending)$/;
+/** Of each of the two digests. */
+const digestDigits = 6;
+const hiddenName = /-(\d+)-(\d+)-([0-9a-f]{6})[0-9a-f]{6}-\d+\.(?:inprogress|(\d+)\.pending)$/;
 
 export class FileSinkWriter<T> implements SinkWriter<T, FileCommittable, FileWriterState> {
   readonly #options: FileSinkWriterOptions<T>;
@@ -147,8 +147,8 @@ export class FileSinkWriter<T> implements SinkWriter<T, FileCommittable, FileWri
   #createFile(): OpenFile {
     const { files, directory, prefix, context } = this.#options;
     const { jobId, generation, subtaskIndex, attemptId, operatorId } = context;
-    const writer = createHash('sha256').update(`${attemptId} ${operatorId}`).digest('hex');
-    const parts = [prefix, jobId, generation, subtaskIndex, writer.slice(0, writerDigits)];
+    const writer = digest(operatorId) + digest(`${attemptId} ${operatorId}`);
+    const parts = [prefix, jobId, generation, subtaskIndex, writer];
     const baseName = [...parts, this.#sequence].join('-');
     const path = join(directory, `.${baseName}.inprogress`);
     this.#sequence += 1;
@@ -160,10 +160,11 @@ export class FileSinkWriter<T> implements SinkWriter<T, FileCommittable, FileWri
   }
 
   /**
-   * Removes what earlier generations of this job left behind and no recovery can ask for again:
+   * Removes what earlier generations of this sink left behind and no recovery can ask for again:
    * in-progress files, which are in no checkpoint, and pending ones of checkpoints after the restored
    * one, which can no longer complete. Pending files up to the restored checkpoint are left to the
    * committers, also to those of other subtasks; without a restored state nobody knows, so they stay.
+   * Another sink of the job may write to this folder and go on while this one is restarted.
    */
   async #removeLeftovers(): Promise<void> {
     const { context, restored, files, directory, prefix } = this.#options;
@@ -176,9 +177,11 @@ export class FileSinkWriter<T> implements SinkWriter<T, FileCommittable, FileWri
     for (const name of names.filter((candidate) => candidate.startsWith(own))) {
       const match = hiddenName.exec(name.slice(own.length - 1));
       if (match === null) continue;
-      const [, generation, subtask, checkpoint] = match;
+      const [, generation, subtask, operator, checkpoint] = match;
       // Every name has one subtask that looks after it, at any parallelism.
-      const isMine = Number(subtask) % context.parallelism === context.subtaskIndex;
+      const isMine =
+        operator === digest(context.operatorId) &&
+        Number(subtask) % context.parallelism === context.subtaskIndex;
       const isOlder = Number(generation) < context.generation;
       const isDead = checkpoint === undefined || Number(checkpoint) > restoredFrom;
       if (isMine && isOlder && isDead) await this.#remove(join(directory, name));
@@ -196,4 +199,8 @@ export class FileSinkWriter<T> implements SinkWriter<T, FileCommittable, FileWri
 
 function restoredId({ checkpointId }: FileWriterState): number {
   return checkpointId;
+}
+
+function digest(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, digestDigits);
 }

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -238,12 +239,16 @@ t.test('a sync that failed is made up for by the next one', async (t) => {
 
 t.test('leftovers of dead attempts go, pending output of any attempt stays', async (t) => {
   const directory = t.testdir();
-  const name = (generation: number, subtask: number, rest: string): string =>
-    `.part-${jobId}-${generation}-${subtask}-${'0'.repeat(12)}-${rest}`;
+  const digest = createHash('sha256').update(contextOf().operatorId).digest('hex').slice(0, 6);
+  const name = (generation: number, subtask: number, rest: string, operator = digest): string =>
+    `.part-${jobId}-${generation}-${subtask}-${operator}${'0'.repeat(6)}-${rest}`;
   const kept = [
     name(0, 0, '1.4.pending'),
     name(0, 1, '0.inprogress'),
     name(1, 0, '0.inprogress'),
+    // Of another sink, whose region goes on: what its aborted checkpoint left belongs to its next one.
+    name(0, 0, '2.inprogress', 'ffffff'),
+    name(0, 0, '3.5.pending', 'ffffff'),
     `.part-${'c'.repeat(32)}-0-0-${'0'.repeat(12)}-0.inprogress`,
     `.other-${jobId}-0-0-${'0'.repeat(12)}-0.inprogress`,
     '.something-else',
