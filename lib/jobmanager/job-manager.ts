@@ -13,6 +13,7 @@ import {
   type LeaderRetrieval,
   type Leadership,
 } from '../../ha/services.js';
+import { withTimeout } from '../base/abort.js';
 import { sleep } from '../base/clock.js';
 import type { Env } from '../base/env.js';
 import type { Closeable } from '../base/lifecycle.js';
@@ -47,6 +48,8 @@ export interface JobManagerOptions
   readonly storageDir: string;
 }
 
+/** For closing what a lost leadership ran, before the process is ended anyway. */
+const closeTimeoutMs = 5_000;
 /** Between tries to read what is in HA, when etcd does not answer. */
 const recoverRetryMs = 250;
 
@@ -118,9 +121,20 @@ export class JobManager implements LeaderContender, Closeable {
     const session = this.#session;
     this.#session = undefined;
     if (this.#closed !== undefined) return;
-    void (session?.close(reason) ?? Promise.resolve()).then(() => {
-      this.#deps.onLeadershipLost(reason);
-    });
+    const { clock, log } = this.#env;
+    // It may act no more, whatever is still being closed: user code must not keep the process from ending.
+    withTimeout(
+      clock,
+      closeTimeoutMs,
+      'closing what was led',
+      session?.close(reason) ?? Promise.resolve(),
+    )
+      .catch((err: unknown) => {
+        log.warn({ err }, 'the leadership was not closed cleanly');
+      })
+      .finally(() => {
+        this.#deps.onLeadershipLost(reason);
+      });
   }
 }
 

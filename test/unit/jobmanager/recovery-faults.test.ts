@@ -2,13 +2,16 @@
 import { renameSync, symlinkSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { prefixEnd } from '../../../ha/kv-store.js';
 import { MemoryKvStore } from '../../../ha/memory/memory-kv-store.js';
+import { Deferred } from '../../../lib/base/deferred.js';
 import type { CoordinatorReply } from '../../../lib/jobmanager/jobmaster/coordinator-host.js';
 import { SourceCoordinators } from '../../../lib/jobmanager/jobmaster/source-coordinators.js';
 import {
   checkpoint,
   checkpointDirectories,
   checkpointing,
+  numbers,
   pipeline,
   runJob,
   setUp,
@@ -98,4 +101,31 @@ t.test('of two restarts at once only the later one sets up the enumerators', asy
   await second;
   t.equal(replies.length, 2);
   await sources.close();
+});
+
+t.test('an enumerator that does not close keeps no deposed leader alive', async (t) => {
+  const setup = await setUp(t, 2);
+  const { cluster, jm } = setup;
+  const source = numbers(10);
+  const hangs = new Deferred<void>();
+  t.teardown(() => {
+    hangs.resolve();
+  });
+  const stuck = pipeline({}, 'stuck');
+  cluster.sources.set(stuck.vertices[0]?.operators[0]?.id ?? '', {
+    ...source,
+    createEnumerator: (context) =>
+      Object.assign(source.createEnumerator(context), { close: () => hangs.promise }),
+  });
+  const { jobId } = await jm.gateway().submitJob({ submissionId: 'stuck', jobGraph: stuck });
+  await untilRunning(cluster, jm, jobId);
+  const vandal = new MemoryKvStore(cluster.clock, cluster.server);
+  const prefix = '/millrace/v1/test/election/';
+  await vandal.txn({
+    compare: [],
+    then: [{ op: 'delete', key: prefix, rangeEnd: prefixEnd(prefix) }],
+  });
+  await vandal.close();
+  for (let i = 0; i < 10; i++) await cluster.clock.advance(1_000);
+  await cluster.until('it knows that it was deposed', () => jm.lost !== undefined);
 });
