@@ -1,5 +1,4 @@
 /** Every fenced write a cluster's leaders made, from etcd's history (kept for at least 30 minutes by our members). */
-import { EtcdKvStore } from '../../ha/etcd/etcd-kv-store.js';
 import { Keys } from '../../ha/keys.js';
 import { prefixEnd } from '../../ha/kv-store.js';
 import { writeIdOf } from '../../ha/values.js';
@@ -19,6 +18,8 @@ export async function readWriteHistory(cluster: LocalCluster): Promise<FencedWri
     log: silentLogger,
     metrics: new MetricRegistry(),
   };
+  // etcd's client is slow to load: every command imports the list of drills.
+  const { EtcdKvStore } = await import('../../ha/etcd/etcd-kv-store.js');
   const kv = new EtcdKvStore(env, { endpoints: cluster.endpoints });
   try {
     const { root } = new Keys(cluster.clusterId);
