@@ -3,6 +3,8 @@
  * they ended. It lives as long as one deployment; the TaskManager ends it.
  */
 import { parentPort, workerData } from 'node:worker_threads';
+// What main imports: a prepared thread has it, and source maps, switched on later, are not read for it.
+import '../index.js';
 import { createSnapshotStorage } from '../../checkpoint/storage/file-checkpoint-storage.js';
 import { rebuildFunctions } from '../api/rebuild.js';
 import type { Env } from '../base/env.js';

@@ -3,6 +3,8 @@
  * then runs their enumerators. User code in it can end at most this thread.
  */
 import { parentPort, workerData } from 'node:worker_threads';
+// What main imports: loaded before source maps are switched on, which would be read for all of it.
+import '../../index.js';
 import { rebuildFunctions } from '../../api/rebuild.js';
 import { invariant } from '../../base/assert.js';
 import type { Env } from '../../base/env.js';

@@ -94,6 +94,8 @@ class WorkerCoordinatorHost implements CoordinatorHost {
     const worker = new Worker(new URL('./coordinator-worker.js', import.meta.url), {
       workerData: data,
       name: `coordinator-${graph.jobId.slice(0, 8)}`,
+      // Source maps of our own files would be read at every start; the thread switches them on for user code.
+      execArgv: [],
       stdout: true,
       stderr: true,
       resourceLimits: { maxOldGenerationSizeMb: options.heapMb ?? 256 },
