@@ -137,10 +137,22 @@ const schema = Type.Object({
   ),
 });
 
+/**
+ * Subtasks of one job. A graph far beyond what runs anywhere would block every leader in turn for longer than
+ * its lease: it is stored before it is expanded.
+ */
+const subtasksMax = 100_000;
+
 /** Compiled at first use: most processes decode none. */
 let validate: ValidateFunction | undefined;
 
 function checkSense(jobGraph: JobGraph): void {
+  const subtasks = jobGraph.vertices.reduce((sum, { parallelism }) => sum + parallelism, 0);
+  if (subtasks > subtasksMax) {
+    throw invalid(
+      `it has ${subtasks} subtasks, more than ${subtasksMax}: lower the parallelism of its tasks`,
+    );
+  }
   const position = new Map<string, number>();
   const operators = new Map<string, JobVertex>();
   jobGraph.vertices.forEach((vertex, index) => {

@@ -445,6 +445,10 @@ t.test('a job graph survives JSON and is checked on the way back', (t) => {
   broken(/chains to an operator that is not in it/, (g) =>
     g.vertices[0].operators[2].chainedTo.push({ operator: 'f'.repeat(32) }),
   );
+  broken(/subtasks, more than 100000/, (g) => {
+    const more = { ...g.vertices[0], parallelism: 32_768, maxParallelism: 32_768 };
+    g.vertices = [...g.vertices, more, more, more, more];
+  });
   broken(/FORWARD between different/, (g) => {
     g.edges[1].shipStrategy = 'FORWARD';
   });
