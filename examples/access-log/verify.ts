@@ -130,5 +130,5 @@ function committedLines(directory: string): { lines: string[]; pendingFiles: str
   const lines = committed.flatMap((name) =>
     readFileSync(join(directory, name), 'utf8').split('\n').slice(0, -1),
   );
-  return { lines, pendingFiles: names.filter((name) => name.includes('.inprogress')) };
+  return { lines, pendingFiles: names.filter((name) => /^\.|\.(inprogress|pending)/.test(name)) };
 }

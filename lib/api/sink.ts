@@ -11,6 +11,8 @@ export interface SinkContext {
   readonly subtaskIndex: number;
   readonly parallelism: number;
   readonly generation: number;
+  /** The checkpoint the job was restored from; absent when it began from nothing: then no checkpoint had completed. */
+  readonly restoredCheckpointId?: number;
   /** Unique over all attempts of the job; pending names carry it. */
   readonly attemptId: string;
   /** Wall-clock ms. */

@@ -16,14 +16,8 @@ import type { FileCommittable } from './file-committer.js';
 import { fileError, systemCode } from './file-errors.js';
 import type { FileOperations } from './file-operations.js';
 
-/** Tells a restored writer from which checkpoint it is. */
-export interface FileWriterState {
-  readonly checkpointId: number;
-}
-
 export interface FileSinkWriterOptions<T> {
   readonly context: SinkContext;
-  readonly restored: readonly FileWriterState[];
   readonly directory: string;
   readonly prefix: string;
   readonly suffix: string;
@@ -43,7 +37,7 @@ const bufferChars = 64 * 1024;
 const digestDigits = 6;
 const hiddenName = /-(\d+)-(\d+)-([0-9a-f]{6})[0-9a-f]{6}-\d+\.(?:inprogress|(\d+)\.pending)$/;
 
-export class FileSinkWriter<T> implements SinkWriter<T, FileCommittable, FileWriterState> {
+export class FileSinkWriter<T> implements SinkWriter<T, FileCommittable> {
   readonly #options: FileSinkWriterOptions<T>;
   /** Lines not yet written to the open file. */
   #buffer = '';
@@ -112,10 +106,6 @@ export class FileSinkWriter<T> implements SinkWriter<T, FileCommittable, FileWri
     }
   }
 
-  snapshotState(checkpointId: number): readonly FileWriterState[] {
-    return [{ checkpointId }];
-  }
-
   /** What is not in a checkpoint is written again by whoever takes over. */
   async close(): Promise<void> {
     const { files } = this.#options;
@@ -162,14 +152,14 @@ export class FileSinkWriter<T> implements SinkWriter<T, FileCommittable, FileWri
   /**
    * Removes what earlier generations of this sink left behind and no recovery can ask for again:
    * in-progress files, which are in no checkpoint, and pending ones of checkpoints after the restored
-   * one, which can no longer complete. Pending files up to the restored checkpoint are left to the
-   * committers, also to those of other subtasks; without a restored state nobody knows, so they stay.
+   * one, which can no longer complete; all of them, when no checkpoint had completed. Pending files up to
+   * the restored checkpoint are left to the committers, also to those of other subtasks.
    * Another sink of the job may write to this folder and go on while this one is restarted.
    */
   async #removeLeftovers(): Promise<void> {
-    const { context, restored, files, directory, prefix } = this.#options;
+    const { context, files, directory, prefix } = this.#options;
     if (context.generation === 0) return;
-    const restoredFrom = restored.length === 0 ? Infinity : Math.max(...restored.map(restoredId));
+    const restoredFrom = context.restoredCheckpointId ?? -Infinity;
     const own = `.${prefix}-${context.jobId}-`;
     const names = await files.list(directory).catch((error: unknown) => {
       throw fileError(error, directory, 'list');
@@ -195,10 +185,6 @@ export class FileSinkWriter<T> implements SinkWriter<T, FileCommittable, FileWri
       if (systemCode(error) !== 'ENOENT') throw fileError(error, path, 'remove');
     }
   }
-}
-
-function restoredId({ checkpointId }: FileWriterState): number {
-  return checkpointId;
 }
 
 function digest(text: string): string {

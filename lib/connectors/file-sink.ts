@@ -5,7 +5,7 @@ import type { Committer, Sink, SinkContext, SinkWriter } from '../api/sink.js';
 import { userFunctions } from '../graph/function-digest.js';
 import { FileCommitter, type FileCommittable } from './file-committer.js';
 import { type FileOperations, nodeFileOperations } from './file-operations.js';
-import { FileSinkWriter, type FileWriterState } from './file-sink-writer.js';
+import { FileSinkWriter } from './file-sink-writer.js';
 
 export interface FileSinkOptions<T> {
   /** Beginning of file names. Default: `part`. */
@@ -26,7 +26,7 @@ export interface FileSinkOptions<T> {
  * @example
  * results.sinkTo(FileSink.forLines('/data/out')).uid('results');
  */
-export class FileSink<T> implements Sink<T, FileCommittable, FileWriterState> {
+export class FileSink<T> implements Sink<T, FileCommittable> {
   readonly [userFunctions]: readonly unknown[];
   readonly #directory: string;
   readonly #prefix: string;
@@ -63,13 +63,9 @@ export class FileSink<T> implements Sink<T, FileCommittable, FileWriterState> {
     return new FileSink(resolve(directory), options, files);
   }
 
-  createWriter(
-    context: SinkContext,
-    restored: readonly FileWriterState[],
-  ): SinkWriter<T, FileCommittable, FileWriterState> {
+  createWriter(context: SinkContext): SinkWriter<T, FileCommittable> {
     return new FileSinkWriter<T>({
       context,
-      restored,
       directory: this.#directory,
       prefix: this.#prefix,
       suffix: this.#suffix,

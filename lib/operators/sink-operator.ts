@@ -210,7 +210,7 @@ export class SinkOperator extends AbstractOperator {
 
   #sinkContext(): SinkContext {
     const { jobId, operatorId, subtaskIndex, parallelism, generation, attemptId } = this.context;
-    const { processingTime } = this.context;
+    const { processingTime, restoredCheckpointId } = this.context;
     return {
       jobId,
       operatorId,
@@ -218,6 +218,7 @@ export class SinkOperator extends AbstractOperator {
       parallelism,
       generation,
       attemptId,
+      ...(restoredCheckpointId !== undefined && { restoredCheckpointId }),
       now: () => processingTime.now(),
     };
   }

@@ -47,6 +47,8 @@ export interface OperatorContext {
   readonly autoWatermarkIntervalMs: number;
   /** Present when the task is restored. */
   readonly restore?: OperatorRestore;
+  /** The checkpoint the job was restored from, also for an operator without state in it. */
+  readonly restoredCheckpointId?: number;
   /** What relative handle paths of `restore` refer to (TaskRestore.baseDirectory). */
   readonly restoreBaseDirectory?: string;
   /** Writes and reads snapshot data. */

@@ -58,6 +58,7 @@ export function createOperatorContext(
     ...(restore !== undefined && { restore }),
     ...(descriptor.restore !== undefined && {
       restoreBaseDirectory: descriptor.restore.baseDirectory,
+      restoredCheckpointId: descriptor.restore.checkpointId,
     }),
     storage: host.ports.storage,
     shouldYield: hooks.shouldYield,

@@ -9,7 +9,7 @@ import {
   nodeFileOperations,
 } from '../../../lib/connectors/file-operations.js';
 import { FileSink, type FileSinkOptions } from '../../../lib/connectors/file-sink.js';
-import type { FileSinkWriter, FileWriterState } from '../../../lib/connectors/file-sink-writer.js';
+import type { FileSinkWriter } from '../../../lib/connectors/file-sink-writer.js';
 
 const jobId = 'a'.repeat(32);
 
@@ -35,7 +35,6 @@ async function openSink(
   directory: string,
   options: {
     context?: Partial<SinkContext>;
-    restored?: readonly FileWriterState[];
     files?: Partial<FileOperations>;
     sink?: FileSinkOptions<string>;
   } = {},
@@ -45,10 +44,7 @@ async function openSink(
     directory,
     options.sink,
   );
-  const writer = sink.createWriter(
-    contextOf(options.context),
-    options.restored ?? [],
-  ) as FileSinkWriter<string>;
+  const writer = sink.createWriter(contextOf(options.context)) as FileSinkWriter<string>;
   await writer.open();
   return { writer, committer: sink.createCommitter() };
 }
@@ -237,43 +233,49 @@ t.test('a sync that failed is made up for by the next one', async (t) => {
   await writer.close();
 });
 
-t.test('leftovers of dead attempts go, pending output of any attempt stays', async (t) => {
-  const directory = t.testdir();
-  const digest = createHash('sha256').update(contextOf().operatorId).digest('hex').slice(0, 6);
-  const name = (generation: number, subtask: number, rest: string, operator = digest): string =>
-    `.part-${jobId}-${generation}-${subtask}-${operator}${'0'.repeat(6)}-${rest}`;
-  const kept = [
-    name(0, 0, '1.4.pending'),
-    name(0, 1, '0.inprogress'),
-    name(1, 0, '0.inprogress'),
-    // Of another sink, whose region goes on: what its aborted checkpoint left belongs to its next one.
-    name(0, 0, '2.inprogress', 'ffffff'),
-    name(0, 0, '3.5.pending', 'ffffff'),
-    `.part-${'c'.repeat(32)}-0-0-${'0'.repeat(12)}-0.inprogress`,
-    `.other-${jobId}-0-0-${'0'.repeat(12)}-0.inprogress`,
-    '.something-else',
-  ];
-  const removed = [
-    name(0, 0, '2.inprogress'),
-    name(0, 2, '0.inprogress'),
-    name(0, 0, '3.5.pending'),
-  ];
-  for (const file of [...kept, ...removed]) writeFileSync(join(directory, file), '');
-  const { writer } = await openSink(directory, {
-    context: { generation: 1, parallelism: 2 },
-    restored: [{ checkpointId: 4 }],
-  });
-  t.strictSame(hidden(directory), [...kept].sort());
-  await writer.close();
+t.test(
+  'leftovers of dead attempts go, pending output up to the restored checkpoint stays',
+  async (t) => {
+    const directory = t.testdir();
+    const digest = createHash('sha256').update(contextOf().operatorId).digest('hex').slice(0, 6);
+    const name = (generation: number, subtask: number, rest: string, operator = digest): string =>
+      `.part-${jobId}-${generation}-${subtask}-${operator}${'0'.repeat(6)}-${rest}`;
+    const kept = [
+      name(0, 0, '1.4.pending'),
+      name(0, 1, '0.inprogress'),
+      name(1, 0, '0.inprogress'),
+      // Of another sink, whose region goes on: what its aborted checkpoint left belongs to its next one.
+      name(0, 0, '2.inprogress', 'ffffff'),
+      name(0, 0, '3.5.pending', 'ffffff'),
+      `.part-${'c'.repeat(32)}-0-0-${'0'.repeat(12)}-0.inprogress`,
+      `.other-${jobId}-0-0-${'0'.repeat(12)}-0.inprogress`,
+      '.something-else',
+    ];
+    const removed = [
+      name(0, 0, '2.inprogress'),
+      name(0, 2, '0.inprogress'),
+      name(0, 0, '3.5.pending'),
+    ];
+    for (const file of [...kept, ...removed]) writeFileSync(join(directory, file), '');
+    const { writer } = await openSink(directory, {
+      context: { generation: 1, parallelism: 2, restoredCheckpointId: 4 },
+    });
+    t.strictSame(hidden(directory), [...kept].sort());
+    await writer.close();
+  },
+);
 
-  writeFileSync(join(directory, name(0, 0, '3.5.pending')), '');
-  const unknown = await openSink(directory, { context: { generation: 2 } });
-  t.ok(
-    hidden(directory).includes(name(0, 0, '3.5.pending')),
-    'without restored state nobody knows',
-  );
-  t.notOk(hidden(directory).includes(name(1, 0, '0.inprogress')));
-  await unknown.writer.close();
+t.test('a job that begins from nothing again keeps no pending output', async (t) => {
+  const directory = t.testdir();
+  const first = await openSink(directory);
+  first.writer.write('of a checkpoint that never completed');
+  first.writer.prepareCommit(1);
+  await first.writer.sync();
+  await first.writer.close();
+  t.equal(hidden(directory).length, 1);
+  const second = await openSink(directory, { context: { generation: 1, attemptId: 'v_0_1_y' } });
+  t.strictSame(hidden(directory), []);
+  await second.writer.close();
 });
 
 t.test('sinks of one task and attempts of one subtask never share a name', async (t) => {
