@@ -42,6 +42,13 @@ export type CoordinatorReply =
       readonly subtask: number;
       readonly splits: readonly unknown[];
     }
+  /** `addReader` was taken: what comes after it is meant for that reader, not for the one before it. */
+  | {
+      readonly kind: 'readerAdded';
+      readonly incarnation: number;
+      readonly operatorId: OperatorId;
+      readonly subtask: number;
+    }
   | {
       readonly kind: 'noMoreSplits';
       readonly incarnation: number;

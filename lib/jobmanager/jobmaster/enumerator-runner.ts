@@ -104,6 +104,7 @@ class EnumeratorHolder {
       switch (command.kind) {
         case 'addReader':
           this.#readers.add(command.subtask);
+          this.#reportReader(command.subtask);
           this.#enumerator.addReader(command.subtask);
           return;
         case 'removeReader':
@@ -135,6 +136,12 @@ class EnumeratorHolder {
         'closing a split enumerator failed',
       );
     });
+  }
+
+  #reportReader(subtask: number): void {
+    const { operatorId } = this.#spec;
+    const { incarnation, emit } = this.#reporting;
+    emit({ kind: 'readerAdded', incarnation, operatorId, subtask });
   }
 
   #snapshot(checkpointId: number): void {

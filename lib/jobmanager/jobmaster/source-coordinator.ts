@@ -30,6 +30,8 @@ export class SourceCoordinator {
   readonly #deps: SourceCoordinatorDeps;
   readonly #tracker = new SplitAssignmentTracker();
   readonly #readers = new Map<number, Reader>();
+  /** By subtask: readers the enumerator was told of and has not seen yet. */
+  readonly #unseen = new Map<number, number>();
   #closedBy: number | undefined;
   #inFlight = 0;
   #snapshot: { readonly checkpointId: number; readonly taken: Deferred<Uint8Array> } | undefined;
@@ -50,6 +52,7 @@ export class SourceCoordinator {
     switch (event.kind) {
       case 'readerRegistered':
         this.#readers.set(subtask, { attemptId, held: [] });
+        this.#unseen.set(subtask, (this.#unseen.get(subtask) ?? 0) + 1);
         this.#deps.command({ kind: 'addReader', operatorId, subtask });
         return;
       case 'requestSplit':
@@ -74,6 +77,7 @@ export class SourceCoordinator {
   /** Everything is restarted; the enumerator is replaced by one restored from the same checkpoint. */
   resetAll(): void {
     this.#readers.clear();
+    this.#unseen.clear();
     this.#tracker.clear();
     this.#abandonSnapshot('the job is restarted');
     this.#open();
@@ -98,7 +102,15 @@ export class SourceCoordinator {
     this.#toReader(subtask, { kind: 'addSplits', splits });
   }
 
+  onReaderAdded(subtask: number): void {
+    const left = (this.#unseen.get(subtask) ?? 1) - 1;
+    if (left > 0) this.#unseen.set(subtask, left);
+    else this.#unseen.delete(subtask);
+  }
+
   onNoMoreSplits(subtask: number): void {
+    // Said to the reader before this one, when its splits had not been given back yet: they would be lost.
+    if (this.#unseen.has(subtask)) return;
     this.#toReader(subtask, { kind: 'noMoreSplits' });
   }
 

@@ -180,6 +180,9 @@ export class SourceCoordinators implements Closeable {
       case 'assigned':
         this.#sources.get(reply.operatorId)?.coordinator.onAssigned(reply.subtask, reply.splits);
         return;
+      case 'readerAdded':
+        this.#sources.get(reply.operatorId)?.coordinator.onReaderAdded(reply.subtask);
+        return;
       case 'noMoreSplits':
         this.#sources.get(reply.operatorId)?.coordinator.onNoMoreSplits(reply.subtask);
         return;

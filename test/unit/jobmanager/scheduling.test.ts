@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
+import type { AttemptId, OperatorId } from '../../../lib/base/ids.js';
 import { SeededRandom } from '../../../lib/base/random.js';
 import {
   consumersOf,
@@ -10,7 +11,9 @@ import { FailoverStrategy } from '../../../lib/jobmanager/executiongraph/failove
 import { pipelinedRegions } from '../../../lib/jobmanager/executiongraph/pipelined-regions.js';
 import { createRestartStrategy } from '../../../lib/jobmanager/executiongraph/restart-strategy.js';
 import { shareSlots } from '../../../lib/jobmanager/executiongraph/slot-sharing.js';
+import { SourceCoordinator } from '../../../lib/jobmanager/jobmaster/source-coordinator.js';
 import { SplitAssignmentTracker } from '../../../lib/jobmanager/jobmaster/split-assignment-tracker.js';
+import type { OperatorEvent } from '../../../lib/operators/stream-operator.js';
 import { testGraph } from '../../support/job-graphs.js';
 
 t.test('both ends of a channel agree on it, and every subtask has one', async (t) => {
@@ -176,4 +179,32 @@ t.test('splits that the restored checkpoint does not cover come back in order', 
   tracker.record(1, ['y']);
   tracker.onSnapshot(3);
   t.same(tracker.takeBack(1, undefined), ['y'], 'without a checkpoint everything comes back');
+});
+
+t.test('what an enumerator said to the reader before is not said to its successor', async (t) => {
+  const sent: [AttemptId, OperatorEvent][] = [];
+  const source = new SourceCoordinator('s' as OperatorId, {
+    command: () => undefined,
+    sendEvent: (attemptId, event) => {
+      sent.push([attemptId, event]);
+      return Promise.resolve();
+    },
+    onSendFailed: () => undefined,
+  });
+  const [first, second] = ['a' as AttemptId, 'b' as AttemptId];
+  source.onReaderEvent(0, first, { kind: 'readerRegistered', host: '' });
+  source.onReaderAdded(0);
+  source.onAssigned(0, ['x']);
+  source.resetSubtask(0, undefined);
+  source.onReaderEvent(0, second, { kind: 'readerRegistered', host: '' });
+  // On its way since before "x" was given back: the new reader would end without it.
+  source.onNoMoreSplits(0);
+  t.same(sent, [[first, { kind: 'addSplits', splits: ['x'] }]]);
+  source.onReaderAdded(0);
+  source.onAssigned(0, ['x']);
+  source.onNoMoreSplits(0);
+  t.same(sent.slice(1), [
+    [second, { kind: 'addSplits', splits: ['x'] }],
+    [second, { kind: 'noMoreSplits' }],
+  ]);
 });
