@@ -639,7 +639,20 @@ export class JobMaster implements Closeable, SlotOwner {
 
   // ---- Sources ---------------------------------------------------------------------------------
 
-  async #sendOperatorEvent(
+  /** In order; what comes while the leader is suspended waits until it may act. */
+  #sendOperatorEvent(
+    attemptId: AttemptId,
+    operatorId: OperatorId,
+    event: OperatorEvent,
+  ): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#do(() => {
+        this.#sendNow(attemptId, operatorId, event).then(resolve, reject);
+      });
+    });
+  }
+
+  async #sendNow(
     attemptId: AttemptId,
     operatorId: OperatorId,
     event: OperatorEvent,

@@ -15,6 +15,8 @@ import {
   pipeline,
   runJob,
   setUp,
+  splitsOf,
+  tasksOf,
   untilRunning,
   untilState,
 } from '../../support/job-runs.js';
@@ -129,3 +131,45 @@ t.test('an enumerator that does not close keeps no deposed leader alive', async 
   for (let i = 0; i < 10; i++) await cluster.clock.advance(1_000);
   await cluster.until('it knows that it was deposed', () => jm.lost !== undefined);
 });
+
+t.test(
+  'a split assigned while the leader is suspended is sent when it may act again',
+  async (t) => {
+    const setup = await setUp(t, 1);
+    const { cluster, jm, taskManagers } = setup;
+    const graph = pipeline();
+    const operatorId = graph.vertices[0]!.operators[0]!.id;
+    const answer = new Deferred<void>();
+    const source = numbers(10);
+    cluster.sources.set(operatorId, {
+      ...source,
+      createEnumerator: (context) => ({
+        ...source.createEnumerator(context),
+        handleSplitRequest: async (subtask) => {
+          await answer.promise;
+          context.assignSplits(subtask, ['late']);
+        },
+      }),
+    });
+    const { jobId } = await jm.gateway().submitJob({ submissionId: 's', jobGraph: graph });
+    await untilRunning(cluster, jm, jobId);
+    const [reader] = tasksOf(taskManagers, 'src');
+    reader?.taskManager.sendEvent(reader.task, operatorId, {
+      kind: 'readerRegistered',
+      host: '',
+    });
+    reader?.taskManager.sendEvent(reader.task, operatorId, { kind: 'requestSplit' });
+    await cluster.clock.advance(10);
+    const saw = (event: string): boolean => jm.events.some((one) => one.event === event);
+    jm.kv.faults.unavailable = true;
+    for (let i = 0; i < 40 && !saw('leader.suspended'); i++) await cluster.clock.advance(100);
+    answer.resolve();
+    await cluster.clock.advance(10);
+    t.same(splitsOf(reader?.task), []);
+    jm.kv.faults.unavailable = false;
+    for (let i = 0; i < 20 && !saw('leader.resumed'); i++) await cluster.clock.advance(100);
+    await cluster.clock.advance(200);
+    await cluster.until('the split arrives', () => splitsOf(reader?.task).length > 0);
+    t.match(await jm.gateway().jobDetails(jobId), { state: 'RUNNING', generation: 0 });
+  },
+);
