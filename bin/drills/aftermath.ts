@@ -59,3 +59,11 @@ export function unfinishedFiles(directory: string): string[] {
     .filter((entry) => entry.isFile() && /^[._]|\.(inprogress|pending|tmp|new)\b/.test(entry.name))
     .map((entry) => join(entry.parentPath, entry.name));
 }
+
+/** Checkpoints and bundle of a job that ended: a FINISHED one leaves nothing. Relative paths. */
+export function storedFiles(cluster: LocalCluster, jobId: string): string[] {
+  return readdirSync(cluster.storageDir, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name).slice(cluster.storageDir.length + 1))
+    .filter((path) => path.includes(`/jobs/${jobId}/`));
+}

@@ -4,7 +4,7 @@ import { MillraceError, hasCode } from '../../lib/base/errors.js';
 import { SeededRandom } from '../../lib/base/random.js';
 import { LocalCluster } from '../local/local-cluster.js';
 import { AccessLogRun } from './access-log-run.js';
-import { restoreOrderFaults, unfinishedFiles, unforeseenLines } from './aftermath.js';
+import { restoreOrderFaults, storedFiles, unfinishedFiles, unforeseenLines } from './aftermath.js';
 import type { DrillReport } from './drill.js';
 import { Nemesis, planRounds, type PlannedRound } from './nemesis.js';
 import { readWriteHistory } from './read-write-history.js';
@@ -27,6 +27,8 @@ export interface ChaosOptions {
 /** Longest time for a round's recovery and for the job's end. */
 const recoveryMs = 120_000;
 const roundMs = 6_000;
+/** A result is reported before the job's files are deleted. */
+const cleanUpMs = 15_000;
 
 export async function runChaos(options: ChaosOptions): Promise<DrillReport> {
   const began = Date.now();
@@ -111,6 +113,9 @@ async function faultsAndVerdict(
       problems.push(
         `${part}: ${String(one.committedLines)} of ${String(one.expectedLines)} lines, missing ${JSON.stringify(one.missing.slice(0, 5))}, unexpected ${JSON.stringify(one.unexpected.slice(0, 5))}`,
       );
+  const storedUntil = Date.now() + cleanUpMs;
+  while (storedFiles(cluster, run.jobId).length > 0 && Date.now() < storedUntil) await sleep(100);
+  problems.push(...storedFiles(cluster, run.jobId).map((path) => `still stored: ${path}`));
   problems.push(...unfinishedFiles(run.outputDirectory).map((path) => `left behind: ${path}`));
   problems.push(...restoreOrderFaults(cluster, run.jobId));
   await nemesis.stop();
