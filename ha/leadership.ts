@@ -86,7 +86,15 @@ export class ElectedLeadership implements Leadership {
 
   async listTaskManagers(): Promise<TaskManagerInfo[]> {
     const entries = await this.#writer.list(this.#deps.keys.taskManagersPrefix);
-    return entries.map(decodeTaskManager);
+    return entries.flatMap((entry) => {
+      try {
+        return [decodeTaskManager(entry)];
+      } catch (err) {
+        // Only whom to wait for is decided by it; a damaged entry must not keep a leader from leading.
+        this.#env.log.warn({ err, key: entry.key }, 'a TaskManager entry cannot be read');
+        return [];
+      }
+    });
   }
 
   checkpointPointers(jobId: JobId): CheckpointPointerStore {

@@ -122,11 +122,6 @@ export class SourceCoordinators implements Closeable {
     }
   }
 
-  /** A partial restart is not possible: the enumerators have to be replaced. */
-  get needsFullRestart(): boolean {
-    return this.#isFailed;
-  }
-
   onReaderEvent(
     operatorId: OperatorId,
     subtask: number,

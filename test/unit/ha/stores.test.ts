@@ -306,6 +306,12 @@ t.test('a TaskManager is listed while it is registered, and registers again', as
   const registration = await process.ha.registerTaskManager(info);
   t.equal(registration.registered, true);
   t.same(await l.leadership.listTaskManagers(), [info]);
+  const broken = keys.taskManager('broken' as TaskManagerId);
+  l.cluster.server.txn({
+    compare: [],
+    then: [{ op: 'put', key: broken, value: encodeText('{') }],
+  });
+  t.same(await l.leadership.listTaskManagers(), [info], 'a damaged entry hides no other');
   const key = keys.taskManager(info.taskManagerId);
   const { leaseId } = l.cluster.server.range({ key }).entries[0]!;
   l.cluster.server.revokeLease(leaseId!);
