@@ -6,7 +6,7 @@ import { SystemRandom } from '../base/system-random.js';
 import type { JobExecutionResult } from '../gateway/client-gateway.js';
 import { createJobGraph, functionSourceOf } from '../graph/job-graph-builder.js';
 import { generateStreamGraph } from '../graph/stream-graph-generator.js';
-import { highestMaxParallelism } from '../graph/max-parallelism.js';
+import { maxParallelismLimit } from '../state/key-group-range.js';
 import type { OperatorTransformation } from '../graph/transformation.js';
 import type {
   DefinedJob,
@@ -120,10 +120,10 @@ function localAttributes(): HandOverContext['attributes'] {
 
 /** Throws JOB_INVALID. */
 export function checkParallelism(value: number, what: string): number {
-  if (!Number.isSafeInteger(value) || value < 1 || value > highestMaxParallelism) {
+  if (!Number.isSafeInteger(value) || value < 1 || value > maxParallelismLimit) {
     throw new MillraceError(
       'JOB_INVALID',
-      `${what} is ${value}: expected a whole number from 1 to ${highestMaxParallelism}`,
+      `${what} is ${value}: expected a whole number from 1 to ${maxParallelismLimit}`,
     );
   }
   return value;

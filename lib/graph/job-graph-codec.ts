@@ -6,7 +6,7 @@ import { type TSchema, Type } from '@sinclair/typebox';
 import { Ajv, type ValidateFunction } from 'ajv';
 import { MillraceError } from '../base/errors.js';
 import { type JobGraph, jobGraphVersion, type JobVertex } from './job-graph.js';
-import { highestMaxParallelism } from './max-parallelism.js';
+import { maxParallelismLimit } from '../state/key-group-range.js';
 
 export function encodeJobGraph(jobGraph: JobGraph): string {
   return JSON.stringify(jobGraph);
@@ -43,7 +43,7 @@ export function checkJobGraph(value: unknown): JobGraph {
   return jobGraph;
 }
 
-const Parallelism = Type.Integer({ minimum: 1, maximum: highestMaxParallelism });
+const Parallelism = Type.Integer({ minimum: 1, maximum: maxParallelismLimit });
 const Millis = Type.Integer({ minimum: 0 });
 const HexId = Type.String({ pattern: '^[0-9a-f]{32}$' });
 const Hex256 = Type.String({ pattern: '^[0-9a-f]{64}$' });

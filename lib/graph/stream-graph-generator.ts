@@ -2,7 +2,7 @@
 import { MillraceError } from '../base/errors.js';
 import type { OperatorId } from '../base/ids.js';
 import type { ShipStrategy } from './job-graph.js';
-import { defaultMaxParallelism, highestMaxParallelism } from './max-parallelism.js';
+import { defaultMaxParallelism, maxParallelismLimit } from '../state/key-group-range.js';
 import { operatorIdFromStructure, operatorIdFromUid } from './operator-id.js';
 import type { StreamEdge, StreamGraph, StreamNode } from './stream-graph.js';
 import type { OperatorTransformation, Transformation } from './transformation.js';
@@ -162,9 +162,9 @@ function createNode(
 
 function parallelismOf(operator: OperatorTransformation, options: StreamGraphOptions): number {
   const parallelism = operator.fixedParallelism ?? operator.parallelism ?? options.parallelism;
-  if (parallelism > highestMaxParallelism) {
+  if (parallelism > maxParallelismLimit) {
     throw invalid(
-      `"${operator.name}" has parallelism ${parallelism}, above ${highestMaxParallelism}`,
+      `"${operator.name}" has parallelism ${parallelism}, above ${maxParallelismLimit}`,
     );
   }
   return parallelism;

@@ -39,7 +39,10 @@ export function intersectRanges(a: KeyGroupRange, b: KeyGroupRange): KeyGroupRan
   return start <= end ? { start, end } : undefined;
 }
 
-/** Flink's default: 1.5 times the parallelism, rounded up to a power of two, at least 128. */
+/**
+ * Half again the parallelism, up to the next power of two, at least 128, at most 32,768: Flink's formula
+ * (KeyGroupRangeAssignment.computeDefaultMaxParallelism).
+ */
 export function defaultMaxParallelism(parallelism: number): number {
   let power = 1;
   while (power < parallelism + Math.floor(parallelism / 2)) power *= 2;

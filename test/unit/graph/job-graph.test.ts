@@ -12,7 +12,7 @@ import {
 } from '../../../lib/graph/job-graph-codec.js';
 import type { JobGraph } from '../../../lib/graph/job-graph.js';
 import { jobPlan } from '../../../lib/graph/job-plan.js';
-import { defaultMaxParallelism } from '../../../lib/graph/max-parallelism.js';
+import { defaultMaxParallelism } from '../../../lib/state/key-group-range.js';
 import { TumblingEventTimeWindows } from '../../../lib/windowing/assigners.js';
 import { defineJob } from '../../support/defined-job.js';
 
