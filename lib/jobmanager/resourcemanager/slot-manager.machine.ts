@@ -93,8 +93,8 @@ type SlotState =
       readonly isMissing: boolean;
     }
   | { readonly kind: 'releasing'; readonly allocationId: AllocationId }
-  /** Refused by the TaskManager: out of use until its next report. */
-  | { readonly kind: 'unknown' };
+  /** Out of use until the TaskManager's next report; `reason` is its refusal, where it gave one. */
+  | { readonly kind: 'unknown'; readonly reason?: string };
 
 interface TaskManagerSlots {
   readonly id: TaskManagerId;
@@ -158,10 +158,19 @@ export class SlotManager {
     const needed = this.#requirements.get(jobId) ?? 0;
     const held = this.#heldBy(jobId);
     if (held >= needed) return undefined;
-    const { total, free } = this.view();
-    const exist = `needs ${count(needed)}, ${String(total)} exist`;
-    if (total < needed) return exist;
-    return `${exist}, of which ${String(total - free - held)} are in use by other jobs`;
+    const slots = [...this.#taskManagers.values()].flatMap((one) => one.slots);
+    const exist = `needs ${count(needed)}, ${String(slots.length)} exist`;
+    if (slots.length < needed) return exist;
+    const taken = slots.filter(
+      (slot) => (slot.kind === 'pending' || slot.kind === 'allocated') && slot.jobId !== jobId,
+    ).length;
+    const said = `${exist}, of which ${String(taken)} are in use by other jobs`;
+    const closed = slots.filter(({ kind }) => kind === 'releasing' || kind === 'unknown').length;
+    if (closed === 0) return said;
+    const refusal = slots.flatMap((slot) =>
+      slot.kind === 'unknown' ? (slot.reason ?? []) : [],
+    )[0];
+    return `${said} and ${String(closed)} cannot be used yet${refusal === undefined ? '' : `: ${refusal}`}`;
   }
 
   #take(input: SlotManagerInput): void {
@@ -179,7 +188,7 @@ export class SlotManager {
       case 'slotConfirmed':
         return this.#onConfirmed(input.allocationId);
       case 'slotRefused':
-        return this.#onRefused(input.allocationId);
+        return this.#onRefused(input.allocationId, input.reason);
       case 'slotReleased':
         return this.#onReleased(input.allocationId, input.cause);
       case 'slotFreed':
@@ -282,11 +291,11 @@ export class SlotManager {
     this.#effects.push({ kind: 'slotAllocated', jobId, taskManagerId, allocationId, sequence });
   }
 
-  #onRefused(allocationId: AllocationId): void {
+  #onRefused(allocationId: AllocationId, reason: string): void {
     const place = this.#places.get(allocationId);
     if (place?.taskManager.slots[place.index]?.kind !== 'pending') return;
     this.#places.delete(allocationId);
-    place.taskManager.slots[place.index] = { kind: 'unknown' };
+    place.taskManager.slots[place.index] = { kind: 'unknown', reason };
   }
 
   #onReleased(allocationId: AllocationId, cause: string): void {

@@ -53,6 +53,24 @@ t.test('a job gets its slots at once or not at all, spread evenly', async (t) =>
   t.equal(slots.view().free, 0);
 });
 
+t.test(
+  'a shortage tells slots of other jobs from those a TaskManager refuses to give',
+  async (t) => {
+    const slots = newManager();
+    slots.step({ kind: 'taskManagerRegistered', taskManagerId: tm('a'), report: emptySlots(2) });
+    const other = slots.step({ kind: 'requirementsDeclared', jobId: jobIdOf('other'), slots: 1 });
+    t.equal(requests(other).length, 1);
+    const jobId = jobIdOf('refused');
+    const [request] = requests(slots.step({ kind: 'requirementsDeclared', jobId, slots: 1 }));
+    const allocationId = request?.allocationId ?? ('' as AllocationId);
+    slots.step({ kind: 'slotRefused', allocationId, reason: 'no thread can be started' });
+    t.equal(
+      slots.shortage(jobId),
+      'needs 1 slot, 2 exist, of which 1 are in use by other jobs and 1 cannot be used yet: no thread can be started',
+    );
+  },
+);
+
 t.test('what a TaskManager holds for nobody is freed before it is used again', async (t) => {
   const slots = newManager();
   const old = 'old' as AllocationId;
