@@ -92,12 +92,12 @@ async function status(text: string, options: CommonOptions): Promise<void> {
       `${bold(job.name)}  ${job.jid}  ${colorState(job.state)}${job['status-reason'] === undefined ? '' : `  ${dim(job['status-reason'])}`}`,
     );
     print(
-      `  started    ${formatTime(job['start-time'])} UTC, ${formatElapsed(job.duration)} ago, generation ${String(job.generation)}`,
+      `  started    ${formatTime(job['start-time'])} UTC, ${job['end-time'] > 0 ? 'ran' : 'runs'} for ${formatElapsed(job.duration)}, generation ${String(job.generation)}`,
     );
     print(`  leader     ${leader.jobManagerId} (epoch ${job.epoch})  ${leader.restAddress}`);
     const { restored, completed } = checkpoints.latest;
     print(
-      `  restored   ${restored === undefined ? 'from nothing: started afresh' : `checkpoint ${String(restored.id)} at ${formatTime(restored.restore_timestamp)} UTC from ${restored.external_path}`}`,
+      `  restored   ${restored === undefined ? 'from nothing: started afresh' : `checkpoint ${String(restored.id)} from ${restored.external_path}, at ${formatTime(restored.restore_timestamp)} UTC`}`,
     );
     print(
       `  checkpoint ${completed === undefined ? 'none completed under this leader' : `${String(completed.id)} at ${formatTime(completed.trigger_timestamp)} UTC, ${formatBytes(completed.state_size)}, ${formatElapsed(completed.end_to_end_duration)}`}` +
@@ -111,9 +111,19 @@ async function status(text: string, options: CommonOptions): Promise<void> {
     if (failure !== undefined) {
       print();
       print(`${red('last failure')} at ${formatTime(exceptions.timestamp ?? 0)} UTC`);
-      print(failure.split('\n').slice(0, 6).join('\n'));
+      print(essence(failure));
     }
   });
+}
+
+/** What failed, and the innermost cause with its first frames: the user's code, not ours. */
+function essence(failure: string): string {
+  const lines = failure.split('\n');
+  const cause = lines.findLastIndex((line) => line.startsWith('Caused by'));
+  const said = lines.slice(0, 1);
+  if (cause > 0) said.push(...lines.slice(cause, cause + 4));
+  else said.push(...lines.slice(1, 4));
+  return said.join('\n');
 }
 
 function vertexTable(job: JobDetails): string {
@@ -144,7 +154,7 @@ async function cancel(
     else print(`${name} ${jid} ${colorState(state)}`);
     if (result !== undefined && result.state !== 'CANCELED')
       throw new MillraceError(
-        'CONFLICT',
+        'JOB_ENDED',
         `the job ended ${result.state} before it could be cancelled`,
       );
   });

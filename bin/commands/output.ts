@@ -103,7 +103,8 @@ export function describeError(error: unknown, verbose: boolean): string {
       continue;
     const said = lines.some((line) => line.includes(cause.message)) ? '' : `: ${cause.message}`;
     const name = passingOn.includes(cause.code) ? cause.name : (cause.code ?? cause.name);
-    lines.push(`  caused by ${name}${said}`);
+    const line = `  caused by ${name}${said}`;
+    if (lines.at(-1) !== line) lines.push(line);
   }
   // Who can act is told by the innermost failure that has a code of its own.
   const decisive = chain.findLast(({ code }) => !passingOn.includes(code)) ?? failure;

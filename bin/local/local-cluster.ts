@@ -14,7 +14,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { MillraceError, hasCode } from '../../lib/base/errors.js';
 import { RestClient } from '../../lib/rest/rest-client.js';
@@ -410,7 +410,7 @@ function takeLock(directory: string): void {
     if (running) {
       throw new MillraceError(
         'CLUSTER_START',
-        `a cluster is already running in ${directory}; stop it first: millrace cluster stop`,
+        `a cluster is already running in ${directory}; stop it first: millrace cluster stop --cluster ${basename(directory)}`,
       );
     }
     rmSync(path, { force: true });

@@ -8,7 +8,7 @@ export type ErrorDomain = 'user' | 'system' | 'external';
 export const retryAdvice: Readonly<Record<RetryHint, string>> = {
   now: 'try again',
   backoff: 'trying again later may help',
-  never: 'trying again will not help until it is changed',
+  never: 'trying again will not help until something is changed',
 };
 
 interface ErrorCodeEntry {
@@ -96,6 +96,7 @@ export const errorCodes = {
   JOB_SECOND_EXECUTE: entry('never', 'user', "the job's main called execute a second time"),
   JOB_FINGERPRINT: entry('never', 'user', 're-running main gave another graph than was submitted'),
   JOB_FAILED: entry('never', 'user', 'the job failed and its restart strategy gave up'),
+  JOB_ENDED: entry('never', 'user', 'the job had ended before it could be cancelled'),
   JOB_CANCELED: entry('never', 'user', 'the job was cancelled'),
   RECOVERY_FAILED: entry('never', 'external', 'a job could not be recovered; other jobs go on'),
   USER_FUNCTION: entry('backoff', 'user', 'a user function threw'),

@@ -366,6 +366,7 @@ export const jobManagerMethods: MethodTable<JobManagerGateway> = {
       attemptId,
       state: executionState,
       failure: Type.Optional(FailureSchema),
+      metrics: Type.Optional(taskMetrics),
     }),
   ),
   acknowledgeCheckpoint: oneway(

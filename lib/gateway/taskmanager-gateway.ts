@@ -108,6 +108,8 @@ export interface TaskStateUpdate {
   readonly state: ExecutionState;
   /** With FAILED. */
   readonly failure?: Failure;
+  /** With a terminal state: the task's last figures. */
+  readonly metrics?: TaskMetrics;
 }
 
 export interface CheckpointAck {

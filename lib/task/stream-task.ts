@@ -5,7 +5,8 @@
  */
 import { InvariantError } from '../base/assert.js';
 import { toFailure } from '../base/errors.js';
-import type { ExecutionState } from '../gateway/execution-state.js';
+import { isTerminal } from '../base/transitions.js';
+import { executionTransitions, type ExecutionState } from '../gateway/execution-state.js';
 import type {
   SlotDeployment,
   TaskDeploymentDescriptor,
@@ -610,6 +611,10 @@ export class StreamTask implements DirectConsumer, InputSink {
     this.#state = state;
     const { attemptId } = this.context;
     const failure = error === undefined ? {} : { failure: toFailure(error) };
+    // The last figures go ahead of the end: nobody asks a task that is gone.
+    if (isTerminal(executionTransitions, state)) {
+      this.#host.ports.report({ kind: 'metrics', tasks: [this.metrics()] });
+    }
     this.#host.ports.report({ kind: 'taskState', attemptId, state, ...failure });
   }
 }

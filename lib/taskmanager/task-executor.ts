@@ -11,7 +11,8 @@ import { childEnv, type Env } from '../base/env.js';
 import { MillraceError, toFailure, type Failure } from '../base/errors.js';
 import type { AllocationId, AttemptId, JobId, TaskManagerId } from '../base/ids.js';
 import { CloseableRegistry, type Closeable } from '../base/lifecycle.js';
-import type { ExecutionState } from '../gateway/execution-state.js';
+import { isTerminal } from '../base/transitions.js';
+import { executionTransitions, type ExecutionState } from '../gateway/execution-state.js';
 import {
   protocolVersion,
   type CheckpointAck,
@@ -328,7 +329,14 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
         { event: `task.${state.toLowerCase()}`, ...update, ...(failure && { err: failure }) },
         'task state changed',
       );
-      this.#gateway?.updateTaskState({ ...update, ...(failure && { failure }) });
+      const metrics = isTerminal(executionTransitions, state)
+        ? this.#metrics.get(attemptId)
+        : undefined;
+      this.#gateway?.updateTaskState({
+        ...update,
+        ...(failure && { failure }),
+        ...(metrics && { metrics }),
+      });
     }
   }
 

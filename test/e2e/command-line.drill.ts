@@ -93,7 +93,7 @@ await t.test('cluster start brings up every process and says how to go on', asyn
   t.match(started.stdout, /millrace run/);
   const again = await millrace(['cluster', 'start', '--dir', folder, '--cluster', 'day']);
   t.equal(again.code, 1, 'a second start of a running cluster is refused');
-  t.match(again.stderr, /already running/);
+  t.match(again.stderr, /already running.*--cluster day/);
   const seen = await json<ClusterStatus>('cluster status');
   t.equal(seen.processes.filter((one) => one.alive).length, 6);
   t.equal(seen.processes.filter((one) => one.leader).length, 1);
@@ -138,7 +138,7 @@ await t.test(
     t.not(after.leader.jobManagerId, before.leader.jobManagerId);
     t.ok((after.checkpoints.latest.restored?.id ?? 0) > 0, 'it tells the checkpoint it restored');
     const text = (await ok('status', 'access-log')).stdout;
-    t.match(text, /restored {3}checkpoint \d+ at .* from .*chk-\d+/);
+    t.match(text, /restored {3}checkpoint \d+ from .*chk-\d+/);
     const damaged = await json<ClusterStatus>('cluster status');
     t.equal(damaged.processes.filter((one) => !one.alive).length, 1, 'the dead process is shown');
   },

@@ -50,6 +50,12 @@ for (const taskManagers of [1, 2]) {
       const result = await run.waitUntilEnd(60_000);
       t.equal(result.state, 'FINISHED', `parallelism ${String(parallelism)} finishes`);
       t.ok(run.verify().exactlyOnce, `parallelism ${String(parallelism)} has the expected output`);
+      const { vertices } = await run.details();
+      t.same(
+        vertices.slice(1).map((vertex) => vertex.metrics['read-records']),
+        [10_000, 10_000],
+        'the last figures of its tasks are kept',
+      );
       await run.close();
     }
   });

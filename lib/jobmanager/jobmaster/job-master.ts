@@ -320,13 +320,10 @@ export class JobMaster implements Closeable, SlotOwner {
 
   // ---- Told by TaskManagers --------------------------------------------------------------------
 
-  onTaskState({ attemptId, state, failure }: TaskStateUpdate): void {
-    this.#apply({
-      kind: 'taskStateChanged',
-      attemptId,
-      state,
-      ...(failure !== undefined && { failure }),
-    });
+  onTaskState({ attemptId, state, failure, metrics }: TaskStateUpdate): void {
+    if (metrics !== undefined) this.onTaskMetrics(metrics);
+    const change = { kind: 'taskStateChanged', attemptId, state } as const;
+    this.#apply(failure === undefined ? change : { ...change, failure });
   }
 
   onCheckpointAck(ack: CheckpointAck): void {
