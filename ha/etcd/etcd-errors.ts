@@ -29,6 +29,9 @@ const rejectedClasses = new Set([
 const notApplied = [
   'No connection established',
   'Name resolution failed',
+  // Deadlines that passed before a connection was even chosen.
+  'waiting for name resolution',
+  'Waiting for LB pick',
   'Channel closed before call started',
   'etcdserver: no leader',
   'etcdserver: too many requests',

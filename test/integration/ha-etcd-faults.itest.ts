@@ -65,14 +65,17 @@ t.test('an etcd that is not there is named, with what to do, within the bound', 
   const endpoint = `http://127.0.0.1:${String(await freePort())}`;
   const kv = new EtcdKvStore(testEnv(), { endpoints: [endpoint], callTimeoutMs: 1_000 });
   const since = Date.now();
-  for (const work of [kv.get('a'), put(kv, 'a', 'b'), kv.grantLease(3_000)]) {
-    const error = await errorOf(work);
+  const works = [kv.get('a'), put(kv, 'a', 'b'), kv.grantLease(3_000)];
+  for (const error of await Promise.all(works.map((work) => errorOf(work)))) {
     t.equal(error?.code, 'ETCD_UNAVAILABLE', 'a write that was never sent is no unknown outcome');
     t.match(error?.message, endpoint);
     t.match(error?.message, /etcdctl endpoint health/);
   }
   t.ok(Date.now() - since < 3_000);
   t.equal((await errorOf(kv.keepAliveOnce('1')))?.code, 'ETCD_UNAVAILABLE');
+  const write = { op: 'put', key: 'a', value: encodeText('b') } as const;
+  const noTime = await errorOf(kv.txn({ compare: [], then: [write] }, { timeoutMs: 1 }));
+  t.equal(noTime?.code, 'ETCD_UNAVAILABLE', 'nor is one that had no time to connect');
   const ended = new Promise((resolve) => {
     kv.watch({ key: 'a', startRevision: 1 }, { onEvents: () => undefined, onEnd: resolve });
   });
