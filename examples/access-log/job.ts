@@ -6,7 +6,7 @@
  *
  *   --input FILE    an Apache combined log   [the one beside this example]
  *   --output DIR    where the two results go [./access-log-output]
- *   --rate N        lines a second in all; 0 = as fast as it goes [1000]
+ *   --rate N        lines a second in all; 0 = as fast as it goes [100]
  */
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -137,7 +137,7 @@ const { values: options } = parseArgs({
       default: fileURLToPath(new URL('data/apache_logs.txt', import.meta.url)),
     },
     output: { type: 'string', default: 'access-log-output' },
-    rate: { type: 'string', default: '1000' },
+    rate: { type: 'string', default: '100' },
   },
 });
 
