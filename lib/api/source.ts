@@ -61,6 +61,8 @@ export interface ReaderOutput<T> {
   collect(value: T, timestamp?: number, splitId?: string): void;
   /** The split is exhausted and holds back no watermark any more. */
   releaseSplit(splitId: string): void;
+  /** Nothing more should be collected in this call of `pollBatch`: other tasks are due, or an output is full. */
+  readonly isFull: boolean;
 }
 
 /** Runs on the task's thread; never blocks. Background I/O calls `wakeUp` when data is there. */
@@ -68,6 +70,11 @@ export interface SourceReader<T, SplitT> {
   start(): void;
   /** Emits at most one record. */
   pollNext(output: ReaderOutput<T>): 'more' | 'nothing' | 'end';
+  /**
+   * Where it is there, called instead of `pollNext`: emits records until `output.isFull` (asked after each one), until
+   * nothing is there, or to the end. For readers that hand out records faster than calls are made.
+   */
+  pollBatch?(output: ReaderOutput<T>): 'more' | 'nothing' | 'end';
   addSplits(splits: readonly SplitT[]): void;
   notifyNoMoreSplits(): void;
   /** Unfinished splits with their positions: restoring from them continues exactly here. */

@@ -28,7 +28,7 @@ export class SourceOperator<T, SplitT, EnumStateT>
 {
   readonly #source: Source<T, SplitT, EnumStateT>;
   readonly #strategy: WatermarkStrategy<T>;
-  readonly #readerOutput: ReaderOutput<T>;
+  readonly #output: SourceOutput<T>;
   #reader: SourceReader<T, SplitT> | undefined;
   #timestamps!: TimestampReader;
   #splits!: OperatorListState<SplitState>;
@@ -45,12 +45,12 @@ export class SourceOperator<T, SplitT, EnumStateT>
     super();
     this.#source = source;
     this.#strategy = strategy;
-    this.#readerOutput = {
-      collect: (value, timestamp, splitId) => {
+    this.#output = new SourceOutput<T>(
+      (value, timestamp, splitId) => {
         this.#emit(value, timestamp, splitId);
       },
-      releaseSplit: (splitId) => this.#emitter?.releaseSplit(splitId),
-    };
+      (splitId) => this.#emitter?.releaseSplit(splitId),
+    );
   }
 
   override setup(context: OperatorContext): void {
@@ -58,6 +58,7 @@ export class SourceOperator<T, SplitT, EnumStateT>
     const assigner = this.#strategy.timestampAssigner as
       ((value: unknown, timestamp: number | undefined) => number) | undefined;
     this.#timestamps = new TimestampReader(assigner, context.operatorName);
+    this.#output.quantum = context.quantum;
   }
 
   protected override onRestored(): void {
@@ -76,13 +77,31 @@ export class SourceOperator<T, SplitT, EnumStateT>
   }
 
   emitNext(): 'more' | 'nothing' | 'end' {
+    return this.#poll((reader) => reader.pollNext(this.#output));
+  }
+
+  emitBatch(): 'more' | 'nothing' | 'end' {
+    return this.#poll((reader) => {
+      const output = this.#output;
+      if (reader.pollBatch !== undefined) return reader.pollBatch(output);
+      for (;;) {
+        const outcome = reader.pollNext(output);
+        // A step for the call too: it may have emitted nothing.
+        if (outcome !== 'more' || this.context.quantum.step()) return outcome;
+      }
+    });
+  }
+
+  #poll(
+    poll: (reader: SourceReader<T, SplitT>) => 'more' | 'nothing' | 'end',
+  ): 'more' | 'nothing' | 'end' {
     invariant(this.#reader !== undefined, 'the source is not open');
     if (this.#failure !== undefined) throw this.blame(this.#failure.error);
     if (this.#hasEnded) return 'end';
     this.#wasPolled = true;
     let outcome: 'more' | 'nothing' | 'end';
     try {
-      outcome = this.#reader.pollNext(this.#readerOutput);
+      outcome = poll(this.#reader);
     } catch (error) {
       throw this.blame(error);
     }
@@ -154,6 +173,7 @@ export class SourceOperator<T, SplitT, EnumStateT>
     const timestamp = this.#timestamps.read(value, recordTimestamp ?? NO_TIMESTAMP);
     if (timestamp !== NO_TIMESTAMP) this.#emitter?.onEvent(splitId ?? unnamedSplit, timestamp);
     this.context.output.collect(value, timestamp);
+    this.context.quantum.step();
   }
 
   #startWatermarks(): void {
@@ -226,6 +246,22 @@ export class SourceOperator<T, SplitT, EnumStateT>
       this.#cancelTimers.delete(cancel);
       cancel();
     };
+  }
+}
+
+/** What a reader emits through. `collect` is replaced by generated code, before the first record. */
+class SourceOutput<T> implements ReaderOutput<T> {
+  collect: ReaderOutput<T>['collect'];
+  readonly releaseSplit: ReaderOutput<T>['releaseSplit'];
+  quantum: OperatorContext['quantum'] | undefined;
+
+  constructor(collect: ReaderOutput<T>['collect'], releaseSplit: ReaderOutput<T>['releaseSplit']) {
+    this.collect = collect;
+    this.releaseSplit = releaseSplit;
+  }
+
+  get isFull(): boolean {
+    return this.quantum!.isOver;
   }
 }
 

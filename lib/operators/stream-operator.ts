@@ -63,6 +63,14 @@ export interface OperatorContext {
    * input and no barrier meanwhile.
    */
   continueLater(step: () => boolean): void;
+  /**
+   * Runs `step` beside the records, between quanta, each call about 1 ms, until it returns true: cuts long work
+   * (writing a snapshot) that must not hold up the task. Rejects with what `step` throws, and with CLOSED when
+   * the task ends before.
+   */
+  inBackground(step: () => boolean): Promise<void>;
+  /** The quantum of the slot, for loops that emit: see `ReaderOutput.isFull`. */
+  readonly quantum: { readonly isOver: boolean; step(): boolean };
   /** Wakes the task when something outside it (a reader's data) became available. */
   wakeUp(): void;
   /** Sends an event to the operator's coordinator on the JobMaster; ordered. */
@@ -121,6 +129,8 @@ export interface SourceStreamOperator extends StreamOperator {
    * `end`: bounded input is exhausted.
    */
   emitNext(): 'more' | 'nothing' | 'end';
+  /** Emits records until the quantum is over, each counted as a step of it. Same answers. */
+  emitBatch?(): 'more' | 'nothing' | 'end';
   handleOperatorEvent(event: OperatorEvent): void;
 }
 

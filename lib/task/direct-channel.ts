@@ -9,6 +9,9 @@ import type { ControlEvent } from '../record/stream-element.js';
 import type { OutputChannel } from './output-channel.js';
 import type { Quantum } from './quantum.js';
 
+/** One record by direct call; never throws. `keyHash` is that of the record's key, where the producer has it. */
+export type TakeRecord = (value: unknown, timestamp: number, keyHash: number | undefined) => void;
+
 /** The consumer, as its direct channels see it. */
 export interface DirectConsumer {
   /** It is running and not in the middle of something. */
@@ -17,7 +20,6 @@ export interface DirectConsumer {
   readonly hasFinished: boolean;
   /** Its outputs, and those it calls directly, have room. */
   readonly hasRoom: boolean;
-  takeRecord(value: unknown, timestamp: number): void;
   takeControl(channel: number, event: ControlEvent): void;
 }
 
@@ -31,6 +33,14 @@ class QueuedControl {
 }
 
 export class DirectChannel implements OutputChannel {
+  /**
+   * Records are direct calls of `take` now. Kept up to date by `refresh`, as generated code asks for every record.
+   */
+  isOpen = false;
+  /** The consumer's entry for records. Set before the channel opens. */
+  take: TakeRecord = () => undefined;
+  readonly bytes = 0;
+  readonly failure = undefined as MillraceError | undefined;
   readonly #quantum: Quantum;
   readonly #maxQueued: number;
   #consumer: DirectConsumer | undefined;
@@ -38,9 +48,7 @@ export class DirectChannel implements OutputChannel {
   #values: unknown[] = [];
   #timestamps: number[] = [];
   #head = 0;
-  isBlocked = false;
-  readonly bytes = 0;
-  readonly failure = undefined as MillraceError | undefined;
+  #isBlocked = false;
 
   constructor(quantum: Quantum, maxQueued: number) {
     this.#quantum = quantum;
@@ -50,21 +58,35 @@ export class DirectChannel implements OutputChannel {
   connect(consumer: DirectConsumer, channel: number): void {
     this.#consumer = consumer;
     this.#channel = channel;
+    this.refresh();
   }
 
   get queued(): number {
     return this.#values.length - this.#head;
   }
 
+  get isBlocked(): boolean {
+    return this.#isBlocked;
+  }
+
+  set isBlocked(isBlocked: boolean) {
+    this.#isBlocked = isBlocked;
+    this.refresh();
+  }
+
+  /** Whether the consumer can take, or what is queued, changed. */
+  refresh(): void {
+    this.isOpen = this.queued === 0 && !this.#isBlocked && this.#consumer?.canTake === true;
+  }
+
   // ---- Producer -------------------------------------------------------------------------------
 
   collect(value: unknown, timestamp: number): void {
-    const consumer = this.#consumer;
-    if (consumer !== undefined && this.#isDirect(consumer)) {
-      consumer.takeRecord(value, timestamp);
+    if (this.isOpen) {
+      this.take(value, timestamp, undefined);
       return;
     }
-    if (consumer?.hasFinished === true) return;
+    if (this.#consumer?.hasFinished === true) return;
     this.#values.push(value);
     this.#timestamps.push(timestamp);
     if (this.queued >= this.#maxQueued) this.#quantum.stop();
@@ -72,7 +94,7 @@ export class DirectChannel implements OutputChannel {
 
   control(event: ControlEvent): void {
     const consumer = this.#consumer;
-    if (consumer !== undefined && this.#isDirect(consumer)) {
+    if (consumer !== undefined && this.isOpen) {
       consumer.takeControl(this.#channel, event);
       return;
     }
@@ -88,6 +110,7 @@ export class DirectChannel implements OutputChannel {
     }
     this.#values.push(new QueuedControl(event));
     this.#timestamps.push(0);
+    this.refresh();
   }
 
   flush(): void {
@@ -97,7 +120,7 @@ export class DirectChannel implements OutputChannel {
   get hasRoom(): boolean {
     const consumer = this.#consumer;
     if (consumer === undefined) return false;
-    return this.#isDirect(consumer) ? consumer.hasRoom : this.queued < this.#maxQueued;
+    return this.isOpen ? consumer.hasRoom : this.queued < this.#maxQueued;
   }
 
   /** The queue dies with the slot, so it must be empty before the producer may end. */
@@ -126,9 +149,5 @@ export class DirectChannel implements OutputChannel {
     if (value instanceof QueuedControl) return value.event;
     record(value, timestamp);
     return undefined;
-  }
-
-  #isDirect(consumer: DirectConsumer): boolean {
-    return this.queued === 0 && !this.isBlocked && consumer.canTake;
   }
 }

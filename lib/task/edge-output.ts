@@ -6,14 +6,13 @@ import type {
   OutputDescriptor,
   TaskDeploymentDescriptor,
 } from '../gateway/task-deployment-descriptor.js';
+import type { ShipStrategy } from '../graph/job-graph.js';
 import type { FunctionSource } from '../operators/stream-operator.js';
 import { MIN_WATERMARK } from '../record/stream-element.js';
 import { subtaskOfKeyGroup } from '../state/key-group-range.js';
-import { keyGroupOf } from '../state/key-group.js';
+import { hashKey } from '../state/key-group.js';
 import type { OutputChannel } from './output-channel.js';
 import type { OutputTarget } from './operator-output.js';
-
-type Select = (value: unknown) => OutputChannel;
 
 interface EdgeOutputOptions {
   readonly descriptor: OutputDescriptor;
@@ -23,41 +22,95 @@ interface EdgeOutputOptions {
   readonly keySelector: (edgeId: string) => (value: unknown) => unknown;
 }
 
+/** How a HASH edge finds the channel of a record. */
+export interface HashPartitioning {
+  readonly keyOf: (value: unknown) => unknown;
+  readonly maxParallelism: number;
+  /** Channel by key group. */
+  readonly channelOfGroup: Uint16Array;
+}
+
+/** Generated code writes `records` and `next` of an edge, the interpreter does it here: both may take turns. */
 export class EdgeOutput implements OutputTarget {
+  readonly id: string;
   /** Whose output this is. */
   readonly sourceOperator: OperatorId;
   readonly sideOutput: string | undefined;
-  readonly #channels: readonly OutputChannel[];
-  /** Absent for broadcast. */
-  readonly #select: Select | undefined;
+  readonly strategy: ShipStrategy;
+  readonly channels: readonly OutputChannel[];
+  readonly hash: HashPartitioning | undefined;
   records = 0;
+  /** Round-robin: the channel that gets the next record. */
+  next: number;
   watermark = MIN_WATERMARK;
 
   constructor(options: EdgeOutputOptions) {
-    const { sourceOperator, sideOutput } = options.descriptor.edge;
+    const { descriptor, channels, subtaskIndex, keySelector } = options;
+    const { id, sourceOperator, sideOutput, shipStrategy } = descriptor.edge;
+    if (channels.length === 0) {
+      throw new InvariantError('an edge lacks the channels its ship strategy needs', { edge: id });
+    }
+    this.id = id;
     this.sourceOperator = sourceOperator;
     this.sideOutput = sideOutput;
-    this.#channels = options.channels;
-    this.#select = selectorOf(options);
+    this.strategy = shipStrategy;
+    this.channels = channels;
+    this.next = subtaskIndex % channels.length;
+    this.hash = shipStrategy === 'HASH' ? partitioning(descriptor, keySelector(id)) : undefined;
   }
 
   collect(value: unknown, timestamp: number): void {
     this.records += 1;
-    if (this.#select !== undefined) {
-      this.#select(value).collect(value, timestamp);
-      return;
+    const { channels } = this;
+    switch (this.strategy) {
+      case 'BROADCAST':
+        for (const channel of channels) channel.collect(value, timestamp);
+        break;
+      case 'FORWARD':
+      case 'GLOBAL':
+        channels[0]!.collect(value, timestamp);
+        break;
+      case 'REBALANCE':
+      case 'RESCALE': {
+        const channel = channels[this.next]!;
+        this.next = this.next + 1 === channels.length ? 0 : this.next + 1;
+        channel.collect(value, timestamp);
+        break;
+      }
+      case 'HASH':
+        channels[this.#channelOf(value)]!.collect(value, timestamp);
+        break;
     }
-    for (const channel of this.#channels) channel.collect(value, timestamp);
   }
 
   emitWatermark(timestamp: number): void {
     this.watermark = timestamp;
-    for (const channel of this.#channels) channel.control({ kind: 'watermark', timestamp });
+    for (const channel of this.channels) channel.control({ kind: 'watermark', timestamp });
   }
 
   emitWatermarkStatus(active: boolean): void {
-    for (const channel of this.#channels) channel.control({ kind: 'watermarkStatus', active });
+    for (const channel of this.channels) channel.control({ kind: 'watermarkStatus', active });
   }
+
+  #channelOf(value: unknown): number {
+    const { keyOf, maxParallelism, channelOfGroup } = this.hash!;
+    let key: unknown;
+    try {
+      key = keyOf(value);
+    } catch (error) {
+      throw keySelectorError(this.id, error);
+    }
+    return channelOfGroup[(hashKey(key) >>> 0) % maxParallelism]!;
+  }
+}
+
+/** What the key selector of an edge threw. */
+export function keySelectorError(edge: string, error: unknown): MillraceError {
+  const text = error instanceof Error ? error.message : String(error);
+  return new MillraceError('USER_FUNCTION', `the key selector of edge ${edge} threw: ${text}`, {
+    cause: error,
+    details: { edge },
+  });
 }
 
 /** The outgoing edges of a task, over the channels of each. */
@@ -77,60 +130,12 @@ export function createEdgeOutputs(
   );
 }
 
-function selectorOf(options: EdgeOutputOptions): Select | undefined {
-  const { descriptor, channels } = options;
-  const at = (i: number): OutputChannel => channels[i] ?? noChannel(descriptor, i);
-  switch (descriptor.edge.shipStrategy) {
-    case 'BROADCAST':
-      return undefined;
-    case 'FORWARD':
-    case 'GLOBAL': {
-      const only = at(0);
-      return () => only;
-    }
-    case 'REBALANCE':
-    case 'RESCALE': {
-      let next = options.subtaskIndex % channels.length;
-      return () => {
-        const channel = at(next);
-        next = next + 1 === channels.length ? 0 : next + 1;
-        return channel;
-      };
-    }
-    case 'HASH':
-      return hashSelector(options, at);
-  }
-}
-
-function hashSelector(options: EdgeOutputOptions, at: (i: number) => OutputChannel): Select {
-  const { edge, targetMaxParallelism, targetParallelism } = options.descriptor;
-  const keyOf = options.keySelector(edge.id);
-  const channelOfGroup = Array.from({ length: targetMaxParallelism }, (_, keyGroup) =>
-    at(subtaskOfKeyGroup(keyGroup, targetMaxParallelism, targetParallelism)),
+function partitioning(
+  { targetMaxParallelism, targetParallelism }: OutputDescriptor,
+  keyOf: (value: unknown) => unknown,
+): HashPartitioning {
+  const channelOfGroup = Uint16Array.from({ length: targetMaxParallelism }, (_, keyGroup) =>
+    subtaskOfKeyGroup(keyGroup, targetMaxParallelism, targetParallelism),
   );
-  return (value) => {
-    let key: unknown;
-    try {
-      key = keyOf(value);
-    } catch (error) {
-      const text = error instanceof Error ? error.message : String(error);
-      throw new MillraceError(
-        'USER_FUNCTION',
-        `the key selector of edge ${edge.id} threw: ${text}`,
-        {
-          cause: error,
-          details: { edge: edge.id },
-        },
-      );
-    }
-    return channelOfGroup[keyGroupOf(key, targetMaxParallelism)] ?? at(-1);
-  };
-}
-
-function noChannel(descriptor: OutputDescriptor, index: number): never {
-  throw new InvariantError('an edge lacks a channel its ship strategy needs', {
-    edge: descriptor.edge.id,
-    channels: descriptor.channels.length,
-    index,
-  });
+  return { keyOf, maxParallelism: targetMaxParallelism, channelOfGroup };
 }

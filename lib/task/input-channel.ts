@@ -1,16 +1,19 @@
 /** The consumer's side of a channel as a task sees it: drained in quanta, at the place where it stopped. */
 import type { MillraceError } from '../base/errors.js';
 import type { ChannelReader } from '../network/channel-reader.js';
-import type { BatchReader } from '../record/codec/batch-codec.js';
+import type { BatchDecoder, BatchReader } from '../record/codec/batch-codec.js';
 import type { ControlEvent } from '../record/stream-element.js';
-import type { DirectChannel } from './direct-channel.js';
+import type { DirectChannel, TakeRecord } from './direct-channel.js';
 
 /** What a channel is drained into. */
 export interface InputSink {
+  /** The records of a batch from the `from`-th on, until the task must stop; answers the index of the next one. */
+  processRows(rows: BatchReader, from: number): number;
   processRecord(value: unknown, timestamp: number): void;
   processControl(channel: number, event: ControlEvent): void;
-  /** Counts an element; true when the task must stop here. */
+  /** Counts an element that is no row; true when the task must stop here. */
   stopsAfterElement(): boolean;
+  readonly mustStop: boolean;
 }
 
 export interface InputChannel {
@@ -23,6 +26,10 @@ export interface InputChannel {
   readonly bytes: number;
   /** Takes elements until the sink stops it or nothing is there; false when there was nothing. */
   drain(sink: InputSink): boolean;
+  /** The entry of the task for records that come by direct call. */
+  connect(take: TakeRecord): void;
+  /** Whether the task can take direct calls may have changed. */
+  refresh(): void;
   close(): void;
 }
 
@@ -32,14 +39,16 @@ export class RingInputChannel implements InputChannel {
   hasEndOfData = false;
   hasEnded = false;
   readonly #reader: ChannelReader;
-  readonly #batch: BatchReader;
-  /** Next record of the open batch. */
+  readonly #decoder: BatchDecoder;
+  #rows: BatchReader | undefined;
+  /** Next record of the open batch, and how many it has. */
   #position = 0;
+  #count = 0;
 
-  constructor(index: number, reader: ChannelReader, batch: BatchReader) {
+  constructor(index: number, reader: ChannelReader, decoder: BatchDecoder) {
     this.index = index;
     this.#reader = reader;
-    this.#batch = batch;
+    this.#decoder = decoder;
   }
 
   get failure(): MillraceError | undefined {
@@ -52,20 +61,18 @@ export class RingInputChannel implements InputChannel {
 
   drain(sink: InputSink): boolean {
     let hasTaken = false;
-    const batch = this.#batch;
     while (!this.isBlocked && !this.hasEnded) {
-      while (this.#position < batch.count) {
-        const i = this.#position;
-        this.#position = i + 1;
-        sink.processRecord(batch.value(i), batch.timestamp(i));
+      if (this.#position < this.#count) {
         hasTaken = true;
-        if (sink.stopsAfterElement()) return true;
+        this.#position = sink.processRows(this.#rows!, this.#position);
+        if (sink.mustStop) return true;
       }
       const next = this.#reader.next();
       if (next === undefined) return hasTaken;
       hasTaken = true;
       if (next instanceof Uint8Array) {
-        batch.open(next);
+        this.#rows = this.#decoder.open(next);
+        this.#count = this.#rows.count;
         this.#position = 0;
       } else {
         sink.processControl(this.index, next);
@@ -73,6 +80,14 @@ export class RingInputChannel implements InputChannel {
       }
     }
     return hasTaken;
+  }
+
+  connect(): void {
+    // Records come in batches.
+  }
+
+  refresh(): void {
+    // Its producer looks at the ring.
   }
 
   close(): void {
@@ -113,6 +128,14 @@ export class DirectInputChannel implements InputChannel {
       if (sink.stopsAfterElement()) return true;
     }
     return hasTaken;
+  }
+
+  connect(take: TakeRecord): void {
+    this.#channel.take = take;
+  }
+
+  refresh(): void {
+    this.#channel.refresh();
   }
 
   close(): void {

@@ -20,6 +20,8 @@ export interface OperatorHooks {
   /** Cancellers of timers that are armed; called when the task ends. */
   readonly armedTimers: Set<() => void>;
   readonly shouldYield: () => boolean;
+  readonly quantum: OperatorContext['quantum'];
+  readonly inBackground: OperatorContext['inBackground'];
   readonly continueLater: (step: () => boolean) => void;
   readonly wakeUp: () => void;
 }
@@ -62,6 +64,8 @@ export function createOperatorContext(
     }),
     storage: host.ports.storage,
     shouldYield: hooks.shouldYield,
+    quantum: hooks.quantum,
+    inBackground: hooks.inBackground,
     continueLater: hooks.continueLater,
     wakeUp: hooks.wakeUp,
     sendOperatorEvent: (event) =>

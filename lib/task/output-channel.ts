@@ -23,38 +23,39 @@ export interface OutputChannel {
 
 /** Through a ring, in encoded batches. */
 export class RingOutputChannel implements OutputChannel {
+  /** The codec may replace the writers: they are found here by `index` each time. */
+  readonly writers: BatchWriter[];
+  readonly index: number;
+  /** Buffer timeout 0: every record is sent at once. */
+  readonly sealsEachRecord: boolean;
   readonly #writer: ChannelWriter;
-  readonly #batch: BatchWriter;
   readonly #quantum: Quantum;
-  readonly #sealsEachRecord: boolean;
 
   constructor(
     writer: ChannelWriter,
-    batch: BatchWriter,
+    batches: { readonly writers: BatchWriter[]; readonly index: number },
     quantum: Quantum,
     sealsEachRecord: boolean,
   ) {
+    this.writers = batches.writers;
+    this.index = batches.index;
+    this.sealsEachRecord = sealsEachRecord;
     this.#writer = writer;
-    this.#batch = batch;
     this.#quantum = quantum;
-    this.#sealsEachRecord = sealsEachRecord;
   }
 
   collect(value: unknown, timestamp: number): void {
-    const batch = this.#batch;
-    batch.append(value, timestamp);
-    // Sealed when one more record of average size would not fit into the buffer.
-    const size = batch.byteLength + batch.byteLength / batch.count;
-    if (size >= this.#writer.ring.bufferBytes || this.#sealsEachRecord) this.#seal();
+    const isFull = this.writers[this.index]!.append(value, timestamp);
+    if (isFull || this.sealsEachRecord) this.seal();
   }
 
   control(event: ControlEvent): void {
-    if (this.#batch.count > 0) this.#seal();
+    if (this.#count > 0) this.seal();
     this.#writer.writeControl(event);
   }
 
   flush(): void {
-    if (this.#batch.count > 0 && this.#writer.hasRoom) this.#seal();
+    if (this.#count > 0 && this.#writer.hasRoom) this.seal();
   }
 
   get hasRoom(): boolean {
@@ -62,7 +63,7 @@ export class RingOutputChannel implements OutputChannel {
   }
 
   get isFlushed(): boolean {
-    return this.#batch.count === 0 && this.#writer.isFlushed;
+    return this.#count === 0 && this.#writer.isFlushed;
   }
 
   get failure(): MillraceError | undefined {
@@ -77,8 +78,13 @@ export class RingOutputChannel implements OutputChannel {
     this.#writer.close();
   }
 
-  #seal(): void {
-    this.#writer.writeBatch(this.#batch.seal());
+  /** Hands the batch over; at least one record is in it. */
+  seal(): void {
+    this.#writer.writeBatch(this.writers[this.index]!.seal());
     if (!this.#writer.hasRoom) this.#quantum.stop();
+  }
+
+  get #count(): number {
+    return this.writers[this.index]!.count;
   }
 }

@@ -41,6 +41,4 @@ export interface SlotRuntimeOptions {
   readonly checkMemory?: () => MillraceError | undefined;
   /** ms between `metrics` reports (1000). */
   readonly metricsIntervalMs?: number;
-  /** Called whenever another task's code begins to run, and with undefined when none runs. */
-  readonly withTaskContext?: (task: TaskContext | undefined) => void;
 }

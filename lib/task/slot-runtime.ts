@@ -13,6 +13,7 @@ import type {
   SlotDeployment,
   TaskDeploymentDescriptor,
 } from '../gateway/task-deployment-descriptor.js';
+import type { BatchCodec, BatchWriter } from '../record/codec/batch-codec.js';
 import { generalBatchCodec } from '../record/codec/general-batch-codec.js';
 import { DirectChannel } from './direct-channel.js';
 import { DirectInputChannel, RingInputChannel, type InputChannel } from './input-channel.js';
@@ -31,14 +32,13 @@ export class SlotRuntime implements TaskHost {
   readonly env: Env;
   readonly ports: SlotPorts;
   readonly quantum: Quantum;
-  readonly #options: Required<Omit<SlotRuntimeOptions, 'checkMemory' | 'withTaskContext'>> &
-    SlotRuntimeOptions;
+  current: TaskContext | undefined;
+  readonly #options: Required<Omit<SlotRuntimeOptions, 'checkMemory'>> & SlotRuntimeOptions;
   readonly #directChannels = new Map<string, DirectChannel>();
   readonly #closed = new Deferred<void>();
   readonly #timers: CancelTimer[] = [];
   #tasks: StreamTask[] = [];
   #openTasks = 0;
-  #current: TaskContext | undefined;
   #isDeployed = false;
   #isCancelled = false;
   /** Scheduled to run soon, running, or waiting for the bell. */
@@ -60,11 +60,6 @@ export class SlotRuntime implements TaskHost {
       ...options,
     };
     this.quantum = new Quantum(env.clock, this.#options.quantumRecords, this.#options.quantumMs);
-  }
-
-  /** Whose code runs right now. */
-  get currentTask(): TaskContext | undefined {
-    return this.#current;
   }
 
   /** Starts the tasks; once. Their states are reported, INITIALIZING first. */
@@ -130,16 +125,6 @@ export class SlotRuntime implements TaskHost {
     this.#runSoon();
   }
 
-  enter(task: TaskContext): TaskContext | undefined {
-    const before = this.#current;
-    if (before !== task) this.#setCurrent(task);
-    return before;
-  }
-
-  leave(before: TaskContext | undefined): void {
-    if (this.#current !== before) this.#setCurrent(before);
-  }
-
   onEnded(): void {
     this.#openTasks -= 1;
     if (this.#openTasks === 0) this.#end();
@@ -165,6 +150,7 @@ export class SlotRuntime implements TaskHost {
       let hasWorked = false;
       for (const task of this.#tasks) {
         if (task.turn()) hasWorked = true;
+        if (task.runBackground()) hasWorked = true;
         this.#checkMemory();
       }
       if (this.#isStopped()) return;
@@ -191,11 +177,6 @@ export class SlotRuntime implements TaskHost {
     if (error !== undefined) for (const task of this.#tasks) task.fail(error);
   }
 
-  #setCurrent(task: TaskContext | undefined): void {
-    this.#current = task;
-    this.#options.withTaskContext?.(task);
-  }
-
   #flush(): void {
     for (const task of this.#tasks) task.flush();
   }
@@ -220,7 +201,9 @@ export class SlotRuntime implements TaskHost {
     const sealsEachRecord = deployment.jobGraph.config.bufferTimeoutMs === 0;
     const inputs: InputChannel[] = [];
     const connects: ((task: StreamTask) => void)[] = [];
-    for (const { channelId } of descriptor.inputs.flatMap((input) => input.channels)) {
+    const channels = descriptor.inputs.flatMap((input) => input.channels);
+    const decoders = this.#codec.createDecoders(channels.length);
+    for (const { channelId } of channels) {
       const index = inputs.length;
       if (this.ports.channels.isDirect(channelId)) {
         const channel = this.#directChannel(channelId);
@@ -228,24 +211,32 @@ export class SlotRuntime implements TaskHost {
         connects.push((task) => channel.connect(task, index));
       } else {
         const reader = this.ports.channels.reader(channelId);
-        inputs.push(new RingInputChannel(index, reader, this.#codec.createReader()));
+        inputs.push(new RingInputChannel(index, reader, decoders[index]!));
       }
     }
-    const outputs = descriptor.outputs.map((output) =>
-      output.channels.map((channel) => this.#createOutput(channel, sealsEachRecord)),
-    );
+    const outputs = descriptor.outputs.map(({ channels: targets }) => {
+      const { bufferBytes } = this.ports.channels;
+      const writers = this.#codec.createWriters(targets.length, { bufferBytes });
+      return targets.map((channel, index) =>
+        this.#createOutput(channel, { writers, index }, sealsEachRecord),
+      );
+    });
     const task = new StreamTask(this, deployment, descriptor, new TaskChannels(inputs, outputs));
     for (const connect of connects) connect(task);
     return task;
   }
 
-  #createOutput({ channelId }: ChannelDescriptor, sealsEachRecord: boolean): OutputChannel {
+  #createOutput(
+    { channelId }: ChannelDescriptor,
+    batches: { readonly writers: BatchWriter[]; readonly index: number },
+    sealsEachRecord: boolean,
+  ): OutputChannel {
     if (this.ports.channels.isDirect(channelId)) return this.#directChannel(channelId);
     const writer = this.ports.channels.writer(channelId, this.#options.maxOverdraftBuffers);
-    return new RingOutputChannel(writer, this.#codec.createWriter(), this.quantum, sealsEachRecord);
+    return new RingOutputChannel(writer, batches, this.quantum, sealsEachRecord);
   }
 
-  get #codec(): typeof generalBatchCodec {
+  get #codec(): BatchCodec {
     return this.ports.codec ?? generalBatchCodec;
   }
 

@@ -15,12 +15,15 @@ import type { TaskMetrics } from '../gateway/taskmanager-gateway.js';
 import type { TaskRestore } from '../state/state-handle.js';
 import { isSourceOperator, type OperatorContext } from '../operators/stream-operator.js';
 import { MAX_WATERMARK, type ControlEvent } from '../record/stream-element.js';
+import type { BatchReader } from '../record/codec/batch-codec.js';
 import { WatermarkValve, type WatermarkInput } from '../time/watermark-valve.machine.js';
+import { BackgroundWork } from './background-work.js';
 import type { DirectConsumer } from './direct-channel.js';
 import { createEdgeOutputs, type EdgeOutput } from './edge-output.js';
 import { HeldWork } from './held-work.js';
 import type { InputSink } from './input-channel.js';
 import { OperatorChain, type OperatorNode } from './operator-chain.js';
+import { InterpretedPath, type RecordPath } from './record-path.js';
 import type { SlotCommand } from './slot-api.js';
 import type { TaskContext } from './slot-ports.js';
 import type { TaskHost } from './task-host.js';
@@ -58,11 +61,12 @@ export class StreamTask implements DirectConsumer, InputSink {
   /** Processing-time timers; may emit. */
   readonly #timers: (() => void)[] = [];
   readonly #held = new HeldWork();
+  readonly #background = new BackgroundWork();
   #sourceWaits = false;
   #wakeUps = 0;
   #sourceHasEnded = false;
   #finishedOperators = 0;
-  #numRecordsIn = 0;
+  #path: RecordPath | undefined;
   #opening: Promise<void> | undefined;
   #closing: Promise<unknown> | undefined;
   readonly #cancelTimers = new Set<() => void>();
@@ -129,6 +133,9 @@ export class StreamTask implements DirectConsumer, InputSink {
       this.#chain = chain;
       this.#opening = this.#inContext(() => chain.open());
       await this.#opening;
+      const path = this.#createPath(chain);
+      this.#path = path;
+      this.#channels.connect(path.direct);
     } catch (error) {
       this.fail(error);
       return;
@@ -162,6 +169,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   cancel(): void {
     if (this.hasEnded || this.#state === 'CANCELING') return;
     this.#state = 'CANCELING';
+    this.#channels.refresh();
     this.#channels.close();
     void this.#closeOperators().then(() => {
       this.#setState('CANCELED');
@@ -177,7 +185,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   metrics(): TaskMetrics {
     return collectTaskMetrics({
       attemptId: this.context.attemptId,
-      numRecordsIn: this.#numRecordsIn,
+      numRecordsIn: this.#path?.recordsIn ?? 0,
       inputWatermark: this.#valve.current,
       activity: this.#activity,
       inputs: this.#channels.inputs,
@@ -199,7 +207,14 @@ export class StreamTask implements DirectConsumer, InputSink {
   turn(): boolean {
     if (this.#state !== 'RUNNING' || this.#phase === 'ended') return false;
     this.#host.quantum.begin();
-    return this.#guarded(() => this.#takeTurn()) ?? true;
+    const hasWorked = this.#guarded(() => this.#takeTurn()) ?? true;
+    this.#channels.refresh();
+    return hasWorked;
+  }
+
+  /** A piece of the work that goes on beside the records; true when there was some. */
+  runBackground(): boolean {
+    return this.#background.run();
   }
 
   #takeTurn(): boolean {
@@ -219,8 +234,8 @@ export class StreamTask implements DirectConsumer, InputSink {
       return hadMail;
     }
     if (this.#phase !== 'running') this.#timers.length = 0;
-    while (this.#timers.length > 0 && !this.#mustStop()) this.#timers.shift()?.();
-    const hasWorked = !this.#mustStop() && this.#takeInput();
+    while (this.#timers.length > 0 && !this.mustStop) this.#timers.shift()?.();
+    const hasWorked = !this.mustStop && this.#takeInput();
     const hasAdvanced = !this.#held.isHeld && !this.#host.quantum.isOver && this.#advanceEnd();
     if (
       !hasWorked &&
@@ -243,7 +258,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   #takeInput(): boolean {
     if (this.#phase === 'finishing') return false;
     if (this.#isSource) return this.#pullSource();
-    return this.#channels.drain(this, () => this.#mustStop());
+    return this.#channels.drain(this);
   }
 
   #pullSource(): boolean {
@@ -255,7 +270,9 @@ export class StreamTask implements DirectConsumer, InputSink {
     let hasEmitted = false;
     for (;;) {
       const wakeUps = this.#wakeUps;
-      const outcome = chain.guard(chain.head, () => operator.emitNext());
+      const outcome = chain.guard(chain.head, () =>
+        operator.emitBatch === undefined ? operator.emitNext() : operator.emitBatch(),
+      );
       if (outcome === 'end') {
         this.#sourceHasEnded = true;
         return true;
@@ -272,15 +289,12 @@ export class StreamTask implements DirectConsumer, InputSink {
 
   // ---- Elements (own turn and direct calls) ---------------------------------------------------
 
+  processRows(rows: BatchReader, from: number): number {
+    return this.#path!.rows(rows, from);
+  }
+
   processRecord(value: unknown, timestamp: number): void {
-    this.#numRecordsIn += 1;
-    const head = this.#chain!.head;
-    try {
-      head.operator.processElement(value, timestamp);
-    } catch (error) {
-      this.#blame(error, head);
-      throw error;
-    }
+    this.#path!.record(value, timestamp);
   }
 
   processControl(channel: number, event: ControlEvent): void {
@@ -311,7 +325,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   }
 
   stopsAfterElement(): boolean {
-    return this.#host.quantum.step() || this.#mustStop();
+    return this.#host.quantum.step() || this.mustStop;
   }
 
   get canTake(): boolean {
@@ -328,24 +342,15 @@ export class StreamTask implements DirectConsumer, InputSink {
   }
 
   /** Direct call: an exception is this task's failure, not its caller's. */
-  takeRecord(value: unknown, timestamp: number): void {
-    const before = this.#host.enter(this.context);
-    try {
-      this.processRecord(value, timestamp);
-    } catch (error) {
-      this.fail(error);
-    }
-    this.#host.leave(before);
-  }
-
   takeControl(channel: number, event: ControlEvent): void {
-    const before = this.#host.enter(this.context);
+    const before = this.#enter();
     try {
       this.processControl(channel, event);
     } catch (error) {
       this.fail(error);
     }
-    this.#host.leave(before);
+    this.#channels.refresh();
+    this.#leave(before);
   }
 
   #stepValve(input: WatermarkInput): void {
@@ -369,7 +374,7 @@ export class StreamTask implements DirectConsumer, InputSink {
     return this.#phase === 'ending' || this.#phase === 'ended';
   }
 
-  #mustStop(): boolean {
+  get mustStop(): boolean {
     return (
       this.#host.quantum.isOver ||
       this.#held.isHeld ||
@@ -457,7 +462,7 @@ export class StreamTask implements DirectConsumer, InputSink {
       const node = chain.nodes[this.#finishedOperators]!;
       this.#finishedOperators += 1;
       chain.guard(node, () => node.operator.finish());
-      if (this.#mustStop()) return;
+      if (this.mustStop) return;
     }
     this.#phase = 'awaitingCheckpoint';
     this.#channels.broadcast({ kind: 'endOfData' });
@@ -522,8 +527,14 @@ export class StreamTask implements DirectConsumer, InputSink {
       postTimer: (run) => this.#postTimer(node, run),
       armedTimers: this.#cancelTimers,
       shouldYield: () => this.#host.quantum.step() || this.#held.hasInner,
+      quantum: this.#host.quantum,
+      inBackground: (step) => {
+        this.#host.wake();
+        return this.#background.add(step);
+      },
       continueLater: (step) => {
         this.#held.add(node, step);
+        this.#channels.refresh();
         this.#host.wake();
       },
       wakeUp: () => this.#wakeUp(),
@@ -544,6 +555,18 @@ export class StreamTask implements DirectConsumer, InputSink {
 
   #blame(error: unknown, node: OperatorNode): void {
     this.#blamed ??= { error, node };
+    this.#host.quantum.stop();
+  }
+
+  #createPath(chain: OperatorChain): RecordPath {
+    const owner = {
+      quantum: this.#host.quantum,
+      enter: () => this.#enter(),
+      leave: (before: TaskContext | undefined) => this.#leave(before),
+      blame: (error: unknown, node: OperatorNode) => this.#blame(error, node),
+      fail: (error: unknown) => this.fail(error),
+    };
+    return new InterpretedPath(owner, chain.head);
   }
 
   #guarded<T>(run: () => T): T | undefined {
@@ -559,12 +582,22 @@ export class StreamTask implements DirectConsumer, InputSink {
   }
 
   #inContext<T>(run: () => T): T {
-    const before = this.#host.enter(this.context);
+    const before = this.#enter();
     try {
       return run();
     } finally {
-      this.#host.leave(before);
+      this.#leave(before);
     }
+  }
+
+  #enter(): TaskContext | undefined {
+    const before = this.#host.current;
+    this.#host.current = this.context;
+    return before;
+  }
+
+  #leave(before: TaskContext | undefined): void {
+    this.#host.current = before;
   }
 
   #setBlocked(channel: number, isBlocked: boolean): void {
@@ -582,6 +615,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   async #closeAll(): Promise<unknown> {
     for (const cancel of this.#cancelTimers) cancel();
     this.#cancelTimers.clear();
+    this.#background.close();
     this.#commands.length = 0;
     this.#timers.length = 0;
     // Closing what is still opening would surprise operators; the host bounds the wait by ending the thread.
@@ -609,6 +643,7 @@ export class StreamTask implements DirectConsumer, InputSink {
 
   #setState(state: ExecutionState, error?: Error): void {
     this.#state = state;
+    this.#channels.refresh();
     const { attemptId } = this.context;
     const failure = error === undefined ? {} : { failure: toFailure(error) };
     // The last figures go ahead of the end: nobody asks a task that is gone.

@@ -1,4 +1,5 @@
 import type { ControlEvent } from '../record/stream-element.js';
+import type { TakeRecord } from './direct-channel.js';
 import type { InputChannel, InputSink } from './input-channel.js';
 import type { OutputChannel } from './output-channel.js';
 
@@ -31,7 +32,7 @@ export class TaskChannels {
   }
 
   /** Round-robin over the inputs, each call beginning with another one; false when there was nothing. */
-  drain(sink: InputSink, mustStop: () => boolean): boolean {
+  drain(sink: InputSink): boolean {
     const { inputs } = this;
     const first = this.#nextInput;
     this.#nextInput = (first + 1) % inputs.length;
@@ -40,9 +41,19 @@ export class TaskChannels {
       const input = inputs[(first + i) % inputs.length]!;
       if (input.isBlocked || input.hasEnded) continue;
       if (input.drain(sink)) hasTaken = true;
-      if (mustStop()) break;
+      if (sink.mustStop) break;
     }
     return hasTaken;
+  }
+
+  /** The entry of the task for records that come by direct call. */
+  connect(take: TakeRecord): void {
+    for (const input of this.inputs) input.connect(take);
+  }
+
+  /** Whether the task can take direct calls may have changed. */
+  refresh(): void {
+    for (const input of this.inputs) input.refresh();
   }
 
   broadcast(event: ControlEvent): void {

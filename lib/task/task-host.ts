@@ -9,9 +9,8 @@ export interface TaskHost {
   readonly quantum: Quantum;
   /** There may be something to do. */
   wake(): void;
-  /** The task's code is about to run; returns whose code ran before, to be handed to `leave`. */
-  enter(task: TaskContext): TaskContext | undefined;
-  leave(before: TaskContext | undefined): void;
+  /** The task whose code runs; set by tasks around their own code. */
+  current: TaskContext | undefined;
   /** A task reached a terminal state and its operators are closed. */
   onEnded(): void;
 }

@@ -18,7 +18,6 @@ import { SystemRandom } from '../base/system-random.js';
 import { attachChannels } from '../network/slot-channels.js';
 import type { SlotCommand } from '../task/slot-api.js';
 import { createSlotLoop } from '../task/slot-loop.js';
-import type { TaskContext } from '../task/slot-ports.js';
 import { SlotRuntime } from '../task/slot-runtime.js';
 import { captureConsole } from './slot-console.js';
 import { createMemoryCheck } from './slot-memory.js';
@@ -33,14 +32,16 @@ invariant(parentPort !== null, 'slot-worker.js is the entry of a worker thread')
 const port = parentPort;
 const options = workerData as SlotWorkerOptions;
 
-/** Whose code runs; undefined while main does. */
-let task: TaskContext | undefined;
-
 function send(message: SlotWorkerMessage): void {
   port.postMessage(message);
 }
 
+/** Knows whose code runs. */
+let taskRunner: SlotRuntime | undefined;
+
+/** Of the task whose code runs; while main does, there is none. */
 function fieldsOfTask(): LogFields {
+  const task = taskRunner?.current;
   return task === undefined
     ? { phase: 'main' }
     : { vertex: task.vertexName, subtask: task.subtaskIndex, attempt: task.attemptId };
@@ -88,11 +89,9 @@ async function run(start: SlotWorkerStart, onReady: (runtime: SlotRuntime) => vo
     },
     {
       checkMemory: createMemoryCheck(env.clock, options.slotMemoryBytes),
-      withTaskContext: (next) => {
-        task = next;
-      },
     },
   );
+  taskRunner = runtime;
   runtime.deploy(deployment);
   onReady(runtime);
 }

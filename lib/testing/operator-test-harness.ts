@@ -167,6 +167,10 @@ export class OperatorTestHarness<Op extends StreamOperator = StreamOperator> {
       ...(restore !== undefined && { restore }),
       storage: new InlineSnapshotStorage(),
       shouldYield,
+      quantum: { isOver: false, step: () => false },
+      inBackground: async (step) => {
+        while (!step()) await Promise.resolve();
+      },
       continueLater: (step) => {
         this.#steps.push(step);
       },

@@ -56,6 +56,7 @@ export class ReaderHarness<T, SplitT> {
       const status = this.reader.pollNext({
         collect: (value) => records.push(value),
         releaseSplit: (splitId) => this.released.push(splitId),
+        isFull: true,
       });
       if (status === 'end') break;
       if (status === 'nothing' && !this.#isAwake) await this.#pause();

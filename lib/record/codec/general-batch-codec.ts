@@ -3,7 +3,13 @@
  * u32 count, then per record f64 timestamp, u32 length, bytes.
  */
 import { MillraceError } from '../../base/errors.js';
-import type { BatchCodec, BatchReader, BatchWriter } from './batch-codec.js';
+import type {
+  BatchCodec,
+  BatchDecoder,
+  BatchReader,
+  BatchWriter,
+  BatchWriterOptions,
+} from './batch-codec.js';
 import { decodeValue, encodeValue } from './value-codec.js';
 
 const generalFormat = 1;
@@ -11,21 +17,23 @@ const headerBytes = 5;
 const recordHeaderBytes = 12;
 
 export const generalBatchCodec: BatchCodec = {
-  createWriter: () => new GeneralBatchWriter(),
-  createReader: () => new GeneralBatchReader(),
+  createWriters: (channels, options) =>
+    Array.from({ length: channels }, () => new GeneralBatchWriter(options)),
+  createDecoders: (channels) => Array.from({ length: channels }, () => new GeneralBatchReader()),
 };
 
-class GeneralBatchWriter implements BatchWriter {
+export class GeneralBatchWriter implements BatchWriter {
   #bytes = new Uint8Array(4096);
   #view = new DataView(this.#bytes.buffer);
   #length = headerBytes;
+  readonly #bufferBytes: number;
   count = 0;
 
-  get byteLength(): number {
-    return this.#length;
+  constructor({ bufferBytes }: BatchWriterOptions) {
+    this.#bufferBytes = bufferBytes;
   }
 
-  append(value: unknown, timestamp: number): void {
+  append(value: unknown, timestamp: number): boolean {
     const encoded = encodeValue(value);
     const start = this.#length;
     const end = start + recordHeaderBytes + encoded.byteLength;
@@ -35,6 +43,7 @@ class GeneralBatchWriter implements BatchWriter {
     this.#bytes.set(encoded, start + recordHeaderBytes);
     this.#length = end;
     this.count += 1;
+    return end + end / this.count >= this.#bufferBytes;
   }
 
   seal(): Uint8Array {
@@ -54,14 +63,14 @@ class GeneralBatchWriter implements BatchWriter {
   }
 }
 
-class GeneralBatchReader implements BatchReader {
+export class GeneralBatchReader implements BatchDecoder, BatchReader {
   #bytes = new Uint8Array(0);
   #view = new DataView(this.#bytes.buffer);
   /** Where each record starts. */
   #offsets: number[] = [];
   count = 0;
 
-  open(bytes: Uint8Array): void {
+  open(bytes: Uint8Array): BatchReader {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     if (bytes.byteLength < headerBytes || view.getUint8(0) !== generalFormat) {
       throw new MillraceError(
@@ -83,6 +92,7 @@ class GeneralBatchReader implements BatchReader {
     this.#view = view as DataView<ArrayBuffer>;
     this.#offsets = offsets;
     this.count = count;
+    return this;
   }
 
   value(i: number): unknown {
