@@ -60,6 +60,12 @@ export const options = {
     'true',
     'Whether operators that can be chained run in one task. Off only to find out which operator is slow.',
   ),
+  pipelineCompile: option(
+    'pipeline.compile',
+    boolType(),
+    'true',
+    'Whether a chain of operators runs as one generated function. Off, each operator is a call of its own: several times slower, the same results; for debugging.',
+  ),
   pipelineAutoWatermarkInterval: option(
     'pipeline.auto-watermark-interval',
     durationType({ min: 1 }),

@@ -11,6 +11,7 @@ export interface JobOptions {
   isChainingEnabled: boolean;
   bufferTimeoutMs: number;
   autoWatermarkIntervalMs: number;
+  compile: boolean;
   checkpointing: CheckpointConfig;
   /** Undefined: the default of the settings, which depends on whether checkpointing is on. */
   restartStrategy: RestartStrategyConfig | undefined;
@@ -28,6 +29,7 @@ export function jobOptionsOf(settings: Settings): JobOptions {
     isChainingEnabled: config.get(options.pipelineOperatorChainingEnabled),
     bufferTimeoutMs: config.get(options.executionBufferTimeoutInterval),
     autoWatermarkIntervalMs: config.get(options.pipelineAutoWatermarkInterval),
+    compile: config.get(options.pipelineCompile),
     checkpointing: {
       intervalMs: config.get(options.executionCheckpointingInterval),
       timeoutMs: config.get(options.executionCheckpointingTimeout),
@@ -50,6 +52,7 @@ export function jobConfigOf(job: JobOptions, settings: Settings): JobConfig {
       job.restartStrategy ?? (isCheckpointed ? restartStrategyOf(settings) : { type: 'none' }),
     bufferTimeoutMs: job.bufferTimeoutMs,
     autoWatermarkIntervalMs: job.autoWatermarkIntervalMs,
+    compile: job.compile,
     settings,
   };
 }

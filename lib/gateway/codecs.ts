@@ -202,6 +202,7 @@ const jobGraph = Type.Unsafe<JobGraph>(
     config: Type.Object({
       bufferTimeoutMs: Type.Number(),
       autoWatermarkIntervalMs: Type.Number(),
+      compile: Type.Boolean(),
     }),
     main: Type.Object({
       argv: Type.Array(Type.String()),

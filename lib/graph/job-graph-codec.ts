@@ -121,6 +121,7 @@ const schema = Type.Object({
     restartStrategy: restartStrategySchema,
     bufferTimeoutMs: Millis,
     autoWatermarkIntervalMs: Type.Integer({ minimum: 1 }),
+    compile: Type.Boolean(),
     settings: Texts,
   }),
   main: Type.Object({

@@ -84,6 +84,8 @@ export interface JobConfig {
   /** Longest time a record waits in a partly filled buffer. */
   readonly bufferTimeoutMs: number;
   readonly autoWatermarkIntervalMs: number;
+  /** Chains run as generated code; otherwise every operator is a virtual call (pipeline.compile). */
+  readonly compile: boolean;
   /** `-D` settings given with the job, as text. */
   readonly settings: Readonly<Record<string, string>>;
 }

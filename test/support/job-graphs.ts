@@ -38,6 +38,7 @@ export const testJobConfig: JobConfig = {
   restartStrategy: { type: 'fixed-delay', attempts: 3, delayMs: 100 },
   bufferTimeoutMs: 100,
   autoWatermarkIntervalMs: 200,
+  compile: true,
   settings: {},
 };
 

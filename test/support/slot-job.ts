@@ -37,6 +37,8 @@ export interface TestJob {
   readonly vertices: readonly TestVertex[];
   readonly edges: readonly TestEdge[];
   readonly bufferTimeoutMs?: number;
+  /** true */
+  readonly compile?: boolean;
 }
 
 export interface TestPlacement {
@@ -121,6 +123,7 @@ export function graphOf(job: TestJob): JobGraph {
       restartStrategy: { type: 'none' },
       bufferTimeoutMs: job.bufferTimeoutMs ?? 100,
       autoWatermarkIntervalMs: 200,
+      compile: job.compile ?? true,
       settings: {},
     },
     main: { argv: [], environment: {}, captureTime: 0, seed: 0 },

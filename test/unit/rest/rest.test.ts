@@ -36,6 +36,7 @@ function graph(id: JobId = jobId): JobGraph {
       restartStrategy: { type: 'fixed-delay', attempts: 3, delayMs: 10 },
       bufferTimeoutMs: 100,
       autoWatermarkIntervalMs: 200,
+      compile: true,
       settings: { 'pipeline.name': 'x' },
     },
     main: { argv: [], environment: {}, captureTime: 0, seed: 1, workingDirectory: '/' },

@@ -289,7 +289,7 @@ function deployment(attemptIds = [first, second], bundle = false): SlotDeploymen
     name: 'job',
     vertices: [vertex],
     edges: [],
-    config: { bufferTimeoutMs: 1, autoWatermarkIntervalMs: 1 },
+    config: { bufferTimeoutMs: 1, autoWatermarkIntervalMs: 1, compile: true },
     main: { argv: [], environment: {}, captureTime: 0, seed: 0 },
     fingerprint: 'f',
     ...(bundle && { bundle: { digest: 'd'.repeat(64), sizeBytes: 1 } }),
