@@ -3,13 +3,13 @@ import { MillraceError } from '../base/errors.js';
 import { userFunctions } from '../graph/function-digest.js';
 import type {
   Boundedness,
-  ReaderOutput,
   Source,
   SourceReader,
   SourceReaderContext,
   SplitEnumerator,
   SplitEnumeratorContext,
 } from '../api/source.js';
+import { GeneratorReader } from './generator-reader.js';
 import { RateLimiter } from './rate-limiter.js';
 
 export interface DataGeneratorOptions {
@@ -130,79 +130,4 @@ class GeneratorEnumerator implements SplitEnumerator<GeneratorSplit, GeneratorEn
   }
 
   close(): void {}
-}
-
-class GeneratorReader<T> implements SourceReader<T, GeneratorSplit> {
-  readonly #context: SourceReaderContext;
-  readonly #generate: (index: number) => T;
-  readonly #limiter: RateLimiter | undefined;
-  /** Unfinished splits, taken in turn. */
-  readonly #splits: { id: string; next: number; stride: number; end: number }[] = [];
-  #turn = 0;
-  #noMoreSplits = false;
-  #cancelTimer: (() => void) | undefined;
-
-  constructor(
-    context: SourceReaderContext,
-    generate: (index: number) => T,
-    limiter: RateLimiter | undefined,
-  ) {
-    this.#context = context;
-    this.#generate = generate;
-    this.#limiter = limiter;
-  }
-
-  start(): void {}
-
-  pollNext(output: ReaderOutput<T>): 'more' | 'nothing' | 'end' {
-    const split = this.#currentSplit(output);
-    if (split === undefined) return this.#noMoreSplits ? 'end' : 'nothing';
-    if (this.#limiter !== undefined && !this.#mayEmit(this.#limiter)) return 'nothing';
-    const value = this.#generate(split.next);
-    split.next += split.stride;
-    output.collect(value, undefined, split.id);
-    this.#turn += 1;
-    return 'more';
-  }
-
-  /** Drops finished splits on the way. */
-  #currentSplit(output: ReaderOutput<T>): { id: string; next: number; stride: number } | undefined {
-    while (this.#splits.length > 0) {
-      const at = this.#turn % this.#splits.length;
-      const split = this.#splits[at]!;
-      if (split.next < split.end) return split;
-      this.#splits.splice(at, 1);
-      output.releaseSplit(split.id);
-    }
-    return undefined;
-  }
-
-  #mayEmit(limiter: RateLimiter): boolean {
-    if (this.#cancelTimer !== undefined) return false;
-    const waitMs = limiter.tryTake(this.#context.now());
-    if (waitMs === 0) return true;
-    this.#cancelTimer = this.#context.setTimer(waitMs, () => {
-      this.#cancelTimer = undefined;
-      this.#context.wakeUp();
-    });
-    return false;
-  }
-
-  addSplits(splits: readonly GeneratorSplit[]): void {
-    this.#splits.push(...splits.map((split) => ({ ...split })));
-    this.#context.wakeUp();
-  }
-
-  notifyNoMoreSplits(): void {
-    this.#noMoreSplits = true;
-    this.#context.wakeUp();
-  }
-
-  snapshotState(): GeneratorSplit[] {
-    return this.#splits.map((split) => ({ ...split }));
-  }
-
-  close(): void {
-    this.#cancelTimer?.();
-  }
 }

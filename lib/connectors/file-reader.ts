@@ -10,12 +10,17 @@ export interface FileReaderOptions {
   readonly maxLineBytes: number;
 }
 
+interface OpenSplit {
+  readonly split: FileSplit;
+  readonly lines: LineReader;
+}
+
 export class FileReader implements SourceReader<string, FileSplit> {
   readonly #context: SourceReaderContext;
   readonly #options: FileReaderOptions;
   readonly #limiter: RateLimiter | undefined;
   readonly #queue: FileSplit[] = [];
-  #current: { readonly split: FileSplit; readonly lines: LineReader } | undefined;
+  #current: OpenSplit | undefined;
   #isSplitRequested = false;
   #noMoreSplits = false;
   #cancelTimer: (() => void) | undefined;
@@ -31,21 +36,44 @@ export class FileReader implements SourceReader<string, FileSplit> {
   start(): void {}
 
   pollNext(output: ReaderOutput<string>): 'more' | 'nothing' | 'end' {
-    if (this.#cancelTimer !== undefined) return 'nothing';
-    const current = this.#current ?? this.#nextSplit();
-    if (current === undefined) return this.#noMoreSplits ? 'end' : 'nothing';
-    if (!current.lines.hasLine()) {
-      if (!current.lines.isAtEnd) return 'nothing';
-      this.#finishSplit(current.lines);
-      output.releaseSplit(current.split.id);
-      return 'more';
-    }
-    if (!this.#mayEmit()) return 'nothing';
-    output.collect(current.lines.takeLine(), undefined, current.split.id);
-    return 'more';
+    return this.#poll(output, true);
   }
 
-  #nextSplit(): { readonly split: FileSplit; readonly lines: LineReader } | undefined {
+  pollBatch(output: ReaderOutput<string>): 'more' | 'nothing' | 'end' {
+    return this.#poll(output, false);
+  }
+
+  #poll(output: ReaderOutput<string>, onlyOne: boolean): 'more' | 'nothing' | 'end' {
+    for (;;) {
+      const current = this.#current ?? this.#nextSplit();
+      if (current === undefined) return this.#noMoreSplits ? 'end' : 'nothing';
+      const { lines, split } = current;
+      if (!lines.hasLine()) {
+        if (!lines.isAtEnd) return 'nothing';
+        this.#finishSplit(lines);
+        output.releaseSplit(split.id);
+        continue;
+      }
+      let allowed = onlyOne ? 1 : Infinity;
+      if (this.#limiter !== undefined) allowed = Math.min(allowed, this.#allowed(this.#limiter));
+      if (allowed === 0) return 'nothing';
+      const taken = this.#emit(output, current, allowed);
+      this.#limiter?.take(taken);
+      if (onlyOne || output.isFull) return 'more';
+    }
+  }
+
+  /** At least the line that is there; answers how many. */
+  #emit(output: ReaderOutput<string>, { lines, split }: OpenSplit, limit: number): number {
+    let count = 0;
+    do {
+      count += 1;
+      output.collect(lines.takeLine(), undefined, split.id);
+    } while (!output.isFull && count < limit && lines.hasLine());
+    return count;
+  }
+
+  #nextSplit(): OpenSplit | undefined {
     const split = this.#queue.shift();
     if (split === undefined) {
       if (!this.#isSplitRequested && !this.#noMoreSplits) {
@@ -74,14 +102,16 @@ export class FileReader implements SourceReader<string, FileSplit> {
     void closing.finally(() => this.#closing.delete(closing));
   }
 
-  #mayEmit(): boolean {
-    const waitMs = this.#limiter?.tryTake(this.#context.now()) ?? 0;
-    if (waitMs === 0) return true;
-    this.#cancelTimer = this.#context.setTimer(waitMs, () => {
+  /** None until the timer fires, once it is set. */
+  #allowed(limiter: RateLimiter): number {
+    if (this.#cancelTimer !== undefined) return 0;
+    const allowed = limiter.available(this.#context.now());
+    if (allowed > 0) return allowed;
+    this.#cancelTimer = this.#context.setTimer(limiter.waitMs, () => {
       this.#cancelTimer = undefined;
       this.#context.wakeUp();
     });
-    return false;
+    return 0;
   }
 
   addSplits(splits: readonly FileSplit[]): void {

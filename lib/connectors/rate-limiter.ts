@@ -14,15 +14,20 @@ export class RateLimiter {
     this.#capacity = Math.max(1, recordsPerSecond / 10);
   }
 
-  /** Takes a token and answers 0, or answers the ms until there is one. */
-  tryTake(now: number): number {
+  /** Records that may be emitted now; each is to be paid with `take`. */
+  available(now: number): number {
     const elapsed = Math.max(0, now - (this.#filledAt ?? now));
     this.#filledAt = now;
     this.#tokens = Math.min(this.#capacity, this.#tokens + elapsed * this.#perMs);
-    if (this.#tokens >= 1) {
-      this.#tokens -= 1;
-      return 0;
-    }
+    return Math.floor(this.#tokens);
+  }
+
+  take(records: number): void {
+    this.#tokens -= records;
+  }
+
+  /** Whole ms until a record may be emitted; at least 1. */
+  get waitMs(): number {
     return Math.max(1, Math.ceil((1 - this.#tokens) / this.#perMs));
   }
 }

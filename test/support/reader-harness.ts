@@ -47,17 +47,29 @@ export class ReaderHarness<T, SplitT> {
     return this.read(Infinity);
   }
 
-  /** At most `count` records; fewer at the end of input. Rejects with what the reader failed with. */
-  async read(count: number): Promise<T[]> {
+  /**
+   * At most `count` records; fewer at the end of input. Rejects with what the reader failed with. By `pollNext`, or
+   * with `batches` by `pollBatch` with outputs that are full after so many records, in turn.
+   */
+  async read(count: number, batches?: readonly number[]): Promise<T[]> {
     const records: T[] = [];
-    while (records.length < count) {
+    for (let calls = 0; records.length < count; calls += 1) {
       if (this.#failure !== undefined) throw this.#failure.error as Error;
       this.#isAwake = false;
-      const status = this.reader.pollNext({
-        collect: (value) => records.push(value),
-        releaseSplit: (splitId) => this.released.push(splitId),
-        isFull: true,
-      });
+      const batch = batches?.[calls % batches.length] ?? 1;
+      const fullAt = Math.min(count, records.length + batch);
+      const output = {
+        collect: (value: T) => {
+          if (records.length === fullAt) throw new Error('collected although the output is full');
+          records.push(value);
+        },
+        releaseSplit: (splitId: string) => this.released.push(splitId),
+        get isFull() {
+          return records.length >= fullAt;
+        },
+      };
+      const poll = batches === undefined ? 'pollNext' : 'pollBatch';
+      const status = this.reader[poll]!(output);
       if (status === 'end') break;
       if (status === 'nothing' && !this.#isAwake) await this.#pause();
     }

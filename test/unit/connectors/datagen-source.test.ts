@@ -46,20 +46,23 @@ t.test(
         small,
         small,
         fc.integer({ min: 0, max: 20 }),
-        async (count, before, after, taken) => {
+        fc.option(fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 4 }), {
+          nil: undefined,
+        }),
+        async (count, before, after, taken, batches) => {
           const source = new DataGeneratorSource((index) => index, { count });
           const found: number[] = [];
           const kept: GeneratorSplit[] = [];
           for (const splits of assign(source, before)) {
             const harness = readerOf(source, splits);
-            found.push(...(await harness.read(taken)));
+            found.push(...(await harness.read(taken, batches)));
             kept.push(
               ...(JSON.parse(JSON.stringify(harness.reader.snapshotState(1))) as GeneratorSplit[]),
             );
           }
           for (let subtask = 0; subtask < after; subtask += 1) {
             const share = kept.filter((_, index) => index % after === subtask);
-            found.push(...(await readerOf(source, share).readAll()));
+            found.push(...(await readerOf(source, share).read(Infinity, batches)));
           }
           t.strictSame(
             found.sort((a, b) => a - b),
@@ -82,6 +85,34 @@ t.test('subtasks advance side by side', async (t) => {
     [],
   );
 });
+
+t.test(
+  'a batch ends where the output is full, and the position is that of the next record',
+  async (t) => {
+    const source = new SequenceSource(0, 99);
+    const harness = readerOf(source, assign(source, 1).flat());
+    for (let taken = 1; taken < 100; taken += 1) {
+      t.strictSame(await harness.read(1, [1]), [taken - 1]);
+      t.match(harness.reader.snapshotState(1), [{ next: taken, end: 100 }]);
+    }
+    const failing = new DataGeneratorSource((index): number => {
+      if (index === 5) throw new Error('no');
+      return index;
+    });
+    const broken = readerOf(failing, assign(failing, 1).flat());
+    await t.rejects(broken.read(9, [9]), { message: 'no' });
+    t.match(broken.reader.snapshotState(1), [{ next: 6 }]);
+
+    const paced = new DataGeneratorSource((index) => index, { recordsPerSecond: 5000 });
+    const pacing = readerOf(paced, assign(paced, 1).flat());
+    t.equal((await pacing.read(5000, [1000])).length, 5000);
+    t.ok(Math.abs(pacing.now - 1000) <= 20, `5000 records take a second, took ${pacing.now} ms`);
+    pacing.now += 60_000;
+    const before = pacing.now;
+    await pacing.read(5000, [1000]);
+    t.ok(pacing.now - before >= 850, 'a stall is not made up for by a burst');
+  },
+);
 
 t.test('splits of a failed reader go to its next attempt', (t) => {
   const given: [number, string[]][] = [];

@@ -203,6 +203,31 @@ t.test('a reader asks for one split after the other and ends after the last', as
   await harness.reader.close();
 });
 
+t.test('a reader stopped in a batch and restored goes on with the next line', async (t) => {
+  const path = join(t.testdir(), 'log.txt');
+  const lines = Array.from({ length: 60 }, (_, i) => 'x'.repeat(i % 7) + String(i));
+  writeFileSync(path, lines.join('\n'));
+  for (const [taken, batches] of [
+    [0, [3]],
+    [7, [1, 2]],
+    [30, [7]],
+    [59, [100]],
+  ] as const) {
+    const source = FileSource.forLines(path);
+    const first = new ReaderHarness((context) => source.createReader(context));
+    first.reader.addSplits(await findSplits(path, 50));
+    first.reader.notifyNoMoreSplits();
+    const found = await first.read(taken, batches);
+    const state = JSON.parse(JSON.stringify(first.reader.snapshotState(1))) as FileSplit[];
+    await first.reader.close();
+    const second = new ReaderHarness((context) => source.createReader(context));
+    second.reader.addSplits(state);
+    second.reader.notifyNoMoreSplits();
+    t.strictSame([...found, ...(await second.read(Infinity, batches))], lines);
+    await second.reader.close();
+  }
+});
+
 t.test('a checkpoint in the middle of a split holds the offset of the next line', async (t) => {
   const path = join(t.testdir(), 'log.txt');
   writeFileSync(path, 'one\ntwo\nthree\n');
@@ -262,5 +287,11 @@ t.test('a rate holds back a reader until its time has come', async (t) => {
   harness.reader.notifyNoMoreSplits();
   t.strictSame(await harness.readAll(), ['a', 'b', 'c', 'd']);
   t.equal(harness.now, 300, '10 a second of this subtask: the first at once');
+  const batching = new ReaderHarness((context) => source.createReader(context), { parallelism: 2 });
+  batching.reader.addSplits(await findSplits(path, 100));
+  batching.reader.notifyNoMoreSplits();
+  t.strictSame(await batching.read(Infinity, [10]), ['a', 'b', 'c', 'd']);
+  t.equal(batching.now, 300, 'in batches too');
+  await batching.reader.close();
   await harness.reader.close();
 });
