@@ -22,6 +22,7 @@ export interface RecordNames {
 
 /** What an operator may use while its code is generated. */
 export interface CodeScope {
+  readonly operatorName: string;
   /**
    * A parameter of the generated function; answers its name, made from `hint` and the operator's number. `value`
    * is asked once, after all operators of the chain are open; text is also generated without any of that.
@@ -39,20 +40,38 @@ export interface CodeScope {
    * (timers, windows, finish) takes this way too, when it was asked for.
    */
   emitter(): string;
-  /** Name of a function `(tag: string, value, timestamp) => void` for side outputs. */
-  sideEmitter(): string;
-  /** Statement that blames what is thrown from here on on this operator; generated code begins with it, and user code is followed by it. */
+  /**
+   * Name of a Collector of this operator's own: set its `timestamp` (the record's) and hand it to user code. What it
+   * is given goes through `emitter`.
+   */
+  collector(): string;
+  /**
+   * Statement after which whatever is thrown is blamed on this operator, as user code that threw: generated code
+   * begins with it. (`emitter` and `collector` give the blame back when they return.)
+   */
   readonly blame: string;
 }
 
 /** An operator with code of its own. */
 export interface GeneratesCode extends StreamOperator {
-  /** Statements for one record, as `processElement`. Must not `return`; may `break` out of the block `label`. */
+  /** Statements for one record, as `processElement`; no `return`, `break` or `continue` out of them. */
   generate(scope: CodeScope, record: RecordNames): string;
+}
+
+/** A source, whose reader's `collect(value, timestamp, splitId)` is generated. */
+export interface GeneratesSourceCode extends StreamOperator {
+  /** As `generate`; `splitId` names the third argument. The second may be undefined. */
+  generateCollect(scope: CodeScope, record: RecordNames, splitId: string): string;
+  /** Takes the generated function in place of its own. */
+  useCollect(collect: (value: unknown, timestamp?: number, splitId?: string) => void): void;
 }
 
 export function generatesCode(operator: StreamOperator): operator is GeneratesCode {
   return 'generate' in operator;
+}
+
+export function generatesSourceCode(operator: StreamOperator): operator is GeneratesSourceCode {
+  return 'generateCollect' in operator;
 }
 
 /**

@@ -1,13 +1,14 @@
 import type { FunctionOf } from '../api/functions.js';
 import type { ProcessContext, ProcessFunction, TimerService } from '../api/process-function.js';
 import { MillraceError } from '../base/errors.js';
+import { callee, type CodeScope, type GeneratesCode, type RecordNames } from './operator-code.js';
 import { AbstractOperator } from './abstract-operator.js';
 import { RecordCollector } from './record-collector.js';
 import type { OperatorContext } from './stream-operator.js';
 import { bindObject } from './user-function.js';
 
 /** Runs a ProcessFunction on a stream that is not keyed: side outputs and time, no timers. */
-export class ProcessOperator<T, R> extends AbstractOperator {
+export class ProcessOperator<T, R> extends AbstractOperator implements GeneratesCode {
   readonly #fn: ProcessFunction<T, R>;
   #collector!: RecordCollector<R>;
   #functionContext!: ProcessContext;
@@ -43,6 +44,16 @@ export class ProcessOperator<T, R> extends AbstractOperator {
     } catch (error) {
       throw this.blame(error);
     }
+  }
+
+  generate(scope: CodeScope, { value, timestamp }: RecordNames): string {
+    const process = callee(scope, 'process', this.#fn, 'processElement');
+    const collector = scope.bind('record', () => this.#collector);
+    const context = scope.bind('context', () => this.#functionContext);
+    const out = scope.collector();
+    return `${scope.blame}
+${collector}.timestamp = ${out}.timestamp = ${timestamp};
+${process}(${value}, ${context}, ${out});`;
   }
 
   #createTimerService(): TimerService {

@@ -8,6 +8,7 @@ import { invariant } from '../base/assert.js';
 import { Deferred } from '../base/deferred.js';
 import { MillraceError } from '../base/errors.js';
 import type { OperatorListState } from '../state/operator-state-backend.js';
+import type { CodeScope, GeneratesCode, RecordNames } from './operator-code.js';
 import { AbstractOperator } from './abstract-operator.js';
 import {
   TwoPhaseCommitMachine,
@@ -21,7 +22,7 @@ interface CommitWaiter {
   readonly committed: Deferred<void>;
 }
 
-export class SinkOperator extends AbstractOperator {
+export class SinkOperator extends AbstractOperator implements GeneratesCode {
   readonly #sink: Sink<unknown, unknown>;
   readonly #machine = new TwoPhaseCommitMachine();
   #writer: SinkWriter<unknown, unknown> | undefined;
@@ -74,6 +75,12 @@ export class SinkOperator extends AbstractOperator {
     } catch (error) {
       throw this.blame(error);
     }
+  }
+
+  generate(scope: CodeScope, { value, timestamp }: RecordNames): string {
+    const writer = scope.bind('writer', () => this.#writer);
+    return `${scope.blame}
+${writer}.write(${value}, ${timestamp});`;
   }
 
   protected override onSnapshot(checkpointId: number): void {

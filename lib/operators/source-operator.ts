@@ -7,7 +7,8 @@ import { invariant } from '../base/assert.js';
 import { MAX_WATERMARK, MIN_WATERMARK, NO_TIMESTAMP } from '../record/stream-element.js';
 import type { OperatorListState } from '../state/operator-state-backend.js';
 import { SplitWatermarks } from '../time/watermark-generators.js';
-import type { WatermarkStrategy } from '../time/watermark-strategy.js';
+import type { TimestampAssigner, WatermarkStrategy } from '../time/watermark-strategy.js';
+import type { CodeScope, GeneratesSourceCode, RecordNames } from './operator-code.js';
 import { AbstractOperator } from './abstract-operator.js';
 import { TimestampReader } from './timestamp-reader.js';
 import { WatermarkEmitter } from './watermark-emitter.js';
@@ -24,7 +25,7 @@ const unnamedSplit = '';
 
 export class SourceOperator<T, SplitT, EnumStateT>
   extends AbstractOperator
-  implements SourceStreamOperator
+  implements SourceStreamOperator, GeneratesSourceCode
 {
   readonly #source: Source<T, SplitT, EnumStateT>;
   readonly #strategy: WatermarkStrategy<T>;
@@ -55,9 +56,7 @@ export class SourceOperator<T, SplitT, EnumStateT>
 
   override setup(context: OperatorContext): void {
     super.setup(context);
-    const assigner = this.#strategy.timestampAssigner as
-      ((value: unknown, timestamp: number | undefined) => number) | undefined;
-    this.#timestamps = new TimestampReader(assigner, context.operatorName);
+    this.#timestamps = this.#timestampReader(context.operatorName);
     this.#output.quantum = context.quantum;
   }
 
@@ -174,6 +173,30 @@ export class SourceOperator<T, SplitT, EnumStateT>
     if (timestamp !== NO_TIMESTAMP) this.#emitter?.onEvent(splitId ?? unnamedSplit, timestamp);
     this.context.output.collect(value, timestamp);
     this.context.quantum.step();
+  }
+
+  generateCollect(scope: CodeScope, record: RecordNames, splitId: string): string {
+    const timestamp = scope.local('timestamp');
+    const reader = this.#timestampReader(scope.operatorName);
+    const lines = [reader.generate(scope, record.value, record.timestamp, timestamp)];
+    if (this.#strategy.outOfOrdernessMs !== undefined) {
+      const watermarks = scope.bind('watermarks', () => this.#emitter);
+      lines.push(
+        `if (${timestamp} !== -Infinity) ${watermarks}.onEvent(${splitId} ?? '', ${timestamp});`,
+      );
+    }
+    return [scope.blame, ...lines, scope.emit({ value: record.value, timestamp })].join('\n');
+  }
+
+  useCollect(collect: ReaderOutput<unknown>['collect']): void {
+    this.#output.collect = collect;
+  }
+
+  #timestampReader(operatorName: string): TimestampReader {
+    return new TimestampReader(
+      this.#strategy.timestampAssigner as TimestampAssigner<unknown> | undefined,
+      operatorName,
+    );
   }
 
   #startWatermarks(): void {

@@ -1,11 +1,12 @@
 /** The stateless operators: map, filter, flatMap. */
 import type { Collector, FilterFunction, FlatMapFunction, MapFunction } from '../api/functions.js';
+import { callee, type CodeScope, type GeneratesCode, type RecordNames } from './operator-code.js';
 import { AbstractOperator } from './abstract-operator.js';
 import { RecordCollector } from './record-collector.js';
 import type { OperatorContext } from './stream-operator.js';
 import { bindFunction } from './user-function.js';
 
-export class MapOperator<T, R> extends AbstractOperator {
+export class MapOperator<T, R> extends AbstractOperator implements GeneratesCode {
   readonly #fn: MapFunction<T, R>;
   readonly #map: (value: T) => R;
 
@@ -29,9 +30,17 @@ export class MapOperator<T, R> extends AbstractOperator {
     }
     this.context.output.collect(result, timestamp);
   }
+
+  generate(scope: CodeScope, { value, timestamp }: RecordNames): string {
+    const map = callee(scope, 'map', this.#fn, 'map');
+    const result = scope.local('value');
+    return `${scope.blame}
+const ${result} = ${map}(${value});
+${scope.emit({ value: result, timestamp })}`;
+  }
 }
 
-export class FilterOperator<T> extends AbstractOperator {
+export class FilterOperator<T> extends AbstractOperator implements GeneratesCode {
   readonly #fn: FilterFunction<T>;
   readonly #keeps: (value: T) => boolean;
 
@@ -55,9 +64,17 @@ export class FilterOperator<T> extends AbstractOperator {
     }
     if (isKept) this.context.output.collect(value, timestamp);
   }
+
+  generate(scope: CodeScope, record: RecordNames): string {
+    const filter = callee(scope, 'filter', this.#fn, 'filter');
+    return `${scope.blame}
+if (${filter}(${record.value})) {
+${scope.emit(record)}
+}`;
+  }
 }
 
-export class FlatMapOperator<T, R> extends AbstractOperator {
+export class FlatMapOperator<T, R> extends AbstractOperator implements GeneratesCode {
   readonly #fn: FlatMapFunction<T, R>;
   readonly #flatMap: (value: T, out: Collector<R>) => void | Iterable<R>;
   #collector!: RecordCollector<R>;
@@ -88,5 +105,16 @@ export class FlatMapOperator<T, R> extends AbstractOperator {
     } catch (error) {
       throw this.blame(error);
     }
+  }
+
+  generate(scope: CodeScope, { value, timestamp }: RecordNames): string {
+    const flatMap = callee(scope, 'flatMap', this.#fn, 'flatMap');
+    const [out, results] = [scope.collector(), scope.local('results')];
+    return `${scope.blame}
+${out}.timestamp = ${timestamp};
+const ${results} = ${flatMap}(${value}, ${out});
+if (${results} !== undefined) {
+for (const result of ${results}) ${scope.emitter()}(result, ${timestamp});
+}`;
   }
 }

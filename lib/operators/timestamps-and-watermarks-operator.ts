@@ -1,6 +1,7 @@
 import { MAX_WATERMARK, MIN_WATERMARK } from '../record/stream-element.js';
 import { SplitWatermarks } from '../time/watermark-generators.js';
 import type { WatermarkStrategy } from '../time/watermark-strategy.js';
+import type { CodeScope, GeneratesCode, RecordNames } from './operator-code.js';
 import { AbstractOperator } from './abstract-operator.js';
 import { TimestampReader } from './timestamp-reader.js';
 import { WatermarkEmitter } from './watermark-emitter.js';
@@ -13,7 +14,7 @@ const onlySplit = '';
  * Gives records their event time and the stream its watermarks, in place of those from upstream; only
  * the end of the input (MAX_WATERMARK) is passed on.
  */
-export class TimestampsAndWatermarksOperator extends AbstractOperator {
+export class TimestampsAndWatermarksOperator extends AbstractOperator implements GeneratesCode {
   readonly #strategy: WatermarkStrategy<unknown>;
   #timestamps!: TimestampReader;
   #generator: SplitWatermarks | undefined;
@@ -47,6 +48,17 @@ export class TimestampsAndWatermarksOperator extends AbstractOperator {
     const timestamp = this.#timestamps.read(value, recordTimestamp);
     if (timestamp !== MIN_WATERMARK) this.#emitter?.onEvent(onlySplit, timestamp);
     this.context.output.collect(value, timestamp);
+  }
+
+  generate(scope: CodeScope, record: RecordNames): string {
+    const reader = new TimestampReader(this.#strategy.timestampAssigner, scope.operatorName);
+    const [timestamp, before] = [scope.local('timestamp'), scope.local('recordTimestamp')];
+    const watermarks = scope.bind('watermarks', () => this.#emitter);
+    return `${scope.blame}
+const ${before} = ${record.timestamp} === -Infinity ? undefined : ${record.timestamp};
+${reader.generate(scope, record.value, before, timestamp)}
+if (${watermarks} !== undefined && ${timestamp} !== -Infinity) ${watermarks}.onEvent('', ${timestamp});
+${scope.emit({ value: record.value, timestamp })}`;
   }
 
   override processWatermark(timestamp: number): void {

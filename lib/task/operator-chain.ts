@@ -17,7 +17,10 @@ import { OperatorOutput, type OutputTarget } from './operator-output.js';
 export interface OperatorNode {
   readonly id: OperatorId;
   readonly name: string;
+  readonly type: string;
   readonly operator: StreamOperator;
+  /** What takes its main output in the chain. */
+  readonly chained: readonly OperatorNode[];
   readonly output: OperatorOutput;
   readonly metrics: MetricRegistry;
 }
@@ -106,14 +109,18 @@ function createNode(
     if (tag === undefined) main.push(target);
     else sides.set(tag, [...(sides.get(tag) ?? []), target]);
   };
+  const mainChildren: OperatorNode[] = [];
   for (const chained of operator.chainedTo) {
     const child = built.get(chained.operator) ?? notChained(chained.operator);
+    if (chained.sideOutput === undefined) mainChildren.push(child);
     add(new ChainedTarget(child, options.blame), chained.sideOutput);
   }
   for (const edge of options.edgesOf(operator.id)) add(edge, edge.sideOutput);
   return {
     id: operator.id,
     name: operator.name,
+    type: operator.type,
+    chained: mainChildren,
     operator: options.functions.operatorFactory(operator.id)(),
     output: new OperatorOutput(main, sides),
     metrics: new MetricRegistry(),

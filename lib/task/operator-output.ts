@@ -14,6 +14,8 @@ export class OperatorOutput implements Output {
   readonly #only: OutputTarget | undefined;
   readonly #sides: ReadonlyMap<string, readonly OutputTarget[]>;
   readonly #all: readonly OutputTarget[];
+  /** Generated code in place of the targets. */
+  #emit: ((value: unknown, timestamp: number) => void) | undefined;
   #watermark = MIN_WATERMARK;
 
   constructor(main: readonly OutputTarget[], sides: ReadonlyMap<string, readonly OutputTarget[]>) {
@@ -23,8 +25,14 @@ export class OperatorOutput implements Output {
     this.#all = [...main, ...[...sides.values()].flat()];
   }
 
+  /** From now on records of the main output go through generated code, which reaches the same targets. */
+  useEmitter(emit: (value: unknown, timestamp: number) => void): void {
+    this.#emit = emit;
+  }
+
   collect(value: unknown, timestamp: number): void {
-    if (this.#only !== undefined) this.#only.collect(value, timestamp);
+    if (this.#emit !== undefined) this.#emit(value, timestamp);
+    else if (this.#only !== undefined) this.#only.collect(value, timestamp);
     else for (const target of this.#main) target.collect(value, timestamp);
   }
 

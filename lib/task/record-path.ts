@@ -3,6 +3,7 @@ import type { BatchReader } from '../record/codec/batch-codec.js';
 import type { TakeRecord } from './direct-channel.js';
 import type { OperatorNode } from './operator-chain.js';
 import type { Quantum } from './quantum.js';
+import type { TaskContext } from './slot-ports.js';
 
 export interface RecordPath {
   /** Records of the batch from the `from`-th on, each a step of the quantum, until it is over; the index of the next one. */
@@ -18,9 +19,9 @@ export interface RecordPath {
 /** What a path needs of its task. */
 export interface RecordPathOwner {
   readonly quantum: Quantum;
-  /** Marks the task's code as the running one; answers whose code ran before. */
-  enter(): unknown;
-  leave(before: unknown): void;
+  /** Knows whose code runs: `task`, while it does. */
+  readonly slot: { current: TaskContext | undefined };
+  readonly task: TaskContext;
   blame(error: unknown, node: OperatorNode): void;
   /** Ends the task with an error. */
   fail(error: unknown): void;
@@ -60,12 +61,13 @@ export class InterpretedPath implements RecordPath {
 
   readonly direct: TakeRecord = (value, timestamp) => {
     const owner = this.#owner;
-    const before = owner.enter();
+    const before = owner.slot.current;
+    owner.slot.current = owner.task;
     try {
       this.record(value, timestamp);
     } catch (error) {
       owner.fail(error);
     }
-    owner.leave(before);
+    owner.slot.current = before;
   };
 }

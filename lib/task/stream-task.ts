@@ -21,9 +21,10 @@ import { BackgroundWork } from './background-work.js';
 import type { DirectConsumer } from './direct-channel.js';
 import { createEdgeOutputs, type EdgeOutput } from './edge-output.js';
 import { HeldWork } from './held-work.js';
-import type { InputSink } from './input-channel.js';
+import { CompiledPath } from './chain-compiler/compiled-path.js';
+import { DirectInputChannel, RingInputChannel, type InputSink } from './input-channel.js';
 import { OperatorChain, type OperatorNode } from './operator-chain.js';
-import { InterpretedPath, type RecordPath } from './record-path.js';
+import { InterpretedPath, type RecordPath, type RecordPathOwner } from './record-path.js';
 import type { SlotCommand } from './slot-api.js';
 import type { TaskContext } from './slot-ports.js';
 import type { TaskHost } from './task-host.js';
@@ -559,14 +560,26 @@ export class StreamTask implements DirectConsumer, InputSink {
   }
 
   #createPath(chain: OperatorChain): RecordPath {
-    const owner = {
+    const owner: RecordPathOwner = {
       quantum: this.#host.quantum,
-      enter: () => this.#enter(),
-      leave: (before: TaskContext | undefined) => this.#leave(before),
-      blame: (error: unknown, node: OperatorNode) => this.#blame(error, node),
-      fail: (error: unknown) => this.fail(error),
+      slot: this.#host,
+      task: this.context,
+      blame: (error, node) => this.#blame(error, node),
+      fail: (error) => this.fail(error),
     };
-    return new InterpretedPath(owner, chain.head);
+    if (!this.#job.jobGraph.config.compile) return new InterpretedPath(owner, chain.head);
+    const { inputs } = this.#channels;
+    return new CompiledPath({
+      owner,
+      chain,
+      edges: this.#edges,
+      inputs: {
+        direct: inputs.some((input) => input instanceof DirectInputChannel),
+        ring: inputs.some((input) => input instanceof RingInputChannel),
+      },
+      name: this.descriptor.vertex.name,
+      subtaskIndex: this.descriptor.subtaskIndex,
+    });
   }
 
   #guarded<T>(run: () => T): T | undefined {
