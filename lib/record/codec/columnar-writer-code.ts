@@ -1,0 +1,254 @@
+/**
+ * The `append` of one schema: reads every field once, checks its type and that the keys are those of the schema in
+ * order, and writes into the columns. Nothing counts until the last line, so a misfit leaves the batch as it was.
+ *
+ * NB: symbol keys are looked for where a schema is learned and at the first record of each batch: for every
+ * record the check would cost more than all the rest.
+ */
+import type { BatchLayout, Column, LeafColumns } from './columnar-layout.js';
+import {
+  ColumnarWriter,
+  recordCapacity,
+  scratchOffsets,
+  type ColumnarWriterClass,
+} from './columnar-writer.js';
+import { uniqueName } from './generated-name.js';
+import type { ObjectNode, SchemaNode } from './record-schema.js';
+
+const hasSymbols = (object: object): boolean => Object.getOwnPropertySymbols(object).length > 0;
+
+const helpers = {
+  Base: ColumnarWriter,
+  getPrototypeOf: Object.getPrototypeOf,
+  plain: Object.prototype,
+  date: Date.prototype,
+  getTime: Object.getOwnPropertyDescriptor(Date.prototype, 'getTime')!.value as unknown,
+  isMinusZero: (value: number): boolean => Object.is(value, -0),
+  hasSymbols,
+};
+
+export function generateWriter(layout: BatchLayout, bufferBytes: number): ColumnarWriterClass {
+  const capacity = recordCapacity(layout, bufferBytes);
+  const code = new AppendCode(layout, capacity);
+  const names = Object.keys(helpers);
+  const source = code.source(uniqueName('ColumnarWriter'));
+  // eslint-disable-next-line @typescript-eslint/no-implied-eval -- the text is ours, names of fields are quoted
+  const make = new Function(...names, 'layout', 'capacity', 'keys', source) as (
+    ...parameters: unknown[]
+  ) => ColumnarWriterClass;
+  return make(...Object.values(helpers), layout, capacity, code.keys);
+}
+
+class AppendCode {
+  /** The keys of each object, for the check. */
+  readonly keys: string[][] = [];
+  readonly #layout: BatchLayout;
+  readonly #capacity: number;
+  readonly #scratch: readonly number[];
+  readonly #lines: string[] = [];
+  readonly #texts: string[] = [];
+  #leaf = 0;
+  #variables = 0;
+  #anys = 0;
+
+  constructor(layout: BatchLayout, capacity: number) {
+    this.#layout = layout;
+    this.#capacity = capacity;
+    this.#scratch = scratchOffsets(layout, capacity);
+  }
+
+  source(name: string): string {
+    this.#node(this.#layout.schema.root, 'value');
+    const body = [
+      'const i = this.count;',
+      `if (i >= ${String(this.#capacity)}) return this.misfit(value, timestamp);`,
+      ...this.#views(),
+      ...this.#timestamp(),
+      ...this.#begin(),
+      ...this.#lines,
+      ...this.#end(),
+    ];
+    const keys = this.keys.map((_, k) => `const keys${String(k)} = keys[${String(k)}];`);
+    return [
+      "'use strict';",
+      ...keys,
+      `return class ${name} extends Base {`,
+      '  constructor(options) { super(layout, capacity, options); }',
+      '  append(value, timestamp) {',
+      ...body.map((line) => `    ${line}`),
+      '  }',
+      '};',
+      `//# sourceURL=millrace/codec/${name}.js`,
+    ].join('\n');
+  }
+
+  #views(): string[] {
+    const used = new Set(this.#layout.columns.map((column) => column.view));
+    return [...used].map((view) => `const ${view} = this.${view};`);
+  }
+
+  #timestamp(): string[] {
+    const column = this.#layout.timestamps;
+    if (column === undefined) {
+      return ['if (timestamp !== -Infinity) return this.misfit(value, timestamp);'];
+    }
+    if (column.view === 'f64') return [`${this.#at(column)} = timestamp;`];
+    return [
+      'if (i === 0) this.firstTimestamp = timestamp;',
+      'const first = this.firstTimestamp;',
+      'const offset = timestamp - first;',
+      this.#misfitIf(
+        'offset !== (offset | 0) || first + offset !== timestamp || isMinusZero(timestamp)',
+      ),
+      `${this.#at(column)} = offset;`,
+    ];
+  }
+
+  #begin(): string[] {
+    const { textStarts, anyStarts } = this.#layout;
+    const isObject = this.#layout.schema.root.kind === 'object';
+    return [
+      ...(isObject ? ['let k = 0;'] : []),
+      ...(textStarts === undefined ? [] : ['let end = this.textLength;']),
+      ...(anyStarts === undefined ? [] : ['let anyEnd = this.anyLength;']),
+    ];
+  }
+
+  #node(node: SchemaNode, expression: string): void {
+    if (node.kind === 'object') this.#object(node, expression);
+    else this.#leafValue(this.#layout.leaves[this.#leaf++]!, this.#variable(expression));
+  }
+
+  #object(node: ObjectNode, expression: string): void {
+    const value = expression === 'value' ? expression : this.#variable(expression);
+    const keys = `keys${String(this.keys.length)}`;
+    this.keys.push(node.fields.map(([name]) => name));
+    this.#lines.push(
+      this.#misfitIf(
+        `typeof ${value} !== 'object' || ${value} === null || getPrototypeOf(${value}) !== plain`,
+      ),
+      'k = 0;',
+      `for (const key in ${value}) if (key !== ${keys}[k++]) return this.misfit(value, timestamp);`,
+      this.#misfitIf(`k !== ${String(node.fields.length)}`),
+      this.#misfitIf(`i === 0 && hasSymbols(${value})`),
+    );
+    for (const [name, field] of node.fields) {
+      this.#node(field, `${value}[${JSON.stringify(name)}]`);
+    }
+  }
+
+  #leafValue(columns: LeafColumns, x: string): void {
+    const { leaf, presence } = columns;
+    if (leaf.kind === 'boolean') this.#boolean(columns, x);
+    else if (presence === undefined) this.#present(columns, x);
+    else {
+      this.#lines.push(`if (${x} === null || ${x} === undefined) {`);
+      this.#lines.push(`${this.#at(presence)} = ${x} === null ? 1 : 2;`);
+      if (columns.end !== undefined) this.#lines.push(`${this.#at(columns.end)} = end;`);
+      if (columns.value !== undefined) {
+        this.#lines.push(`${this.#at(columns.value)} = ${leaf.kind === 'bigint' ? '0n' : '0'};`);
+      }
+      if (leaf.kind === 'string') {
+        // The text of the record is concatenated at the end.
+        const text = `text${String(this.#texts.length)}`;
+        this.#lines.unshift(`let ${text} = '';`);
+        this.#lines.push('} else {', `${this.#at(presence)} = 0;`);
+        this.#string(columns, x);
+        this.#texts.pop();
+        this.#lines.push(`${text} = ${x};`);
+        this.#texts.push(text);
+      } else {
+        this.#lines.push('} else {', `${this.#at(presence)} = 0;`);
+        this.#present(columns, x);
+      }
+      this.#lines.push('}');
+    }
+  }
+
+  #boolean({ leaf, value }: LeafColumns, x: string): void {
+    const others = leaf.isNullable ? `${x} === null ? 2 : ${x} === undefined ? 3 : 4` : '4';
+    const code = this.#variable(`${x} === true ? 1 : ${x} === false ? 0 : ${others}`);
+    this.#lines.push(this.#misfitIf(`${code} === 4`), `${this.#at(value!)} = ${code};`);
+  }
+
+  #present(columns: LeafColumns, x: string): void {
+    const value = columns.value === undefined ? '' : this.#at(columns.value);
+    switch (columns.leaf.kind) {
+      case 'int32':
+        this.#lines.push(
+          this.#misfitIf(`typeof ${x} !== 'number' || (${x} | 0) !== ${x} || isMinusZero(${x})`),
+          `${value} = ${x};`,
+        );
+        break;
+      case 'number':
+        this.#lines.push(this.#misfitIf(`typeof ${x} !== 'number'`), `${value} = ${x};`);
+        break;
+      case 'bigint':
+        this.#lines.push(
+          this.#misfitIf(`typeof ${x} !== 'bigint' || BigInt.asIntN(64, ${x}) !== ${x}`),
+          `${value} = ${x};`,
+        );
+        break;
+      case 'date':
+        this.#lines.push(
+          this.#misfitIf(
+            `typeof ${x} !== 'object' || ${x} === null || getPrototypeOf(${x}) !== date`,
+          ),
+          `${value} = getTime.call(${x});`,
+        );
+        break;
+      case 'string':
+        this.#string(columns, x);
+        break;
+      default:
+        this.#any(columns, x);
+    }
+  }
+
+  #string({ end }: LeafColumns, x: string): void {
+    this.#lines.push(this.#misfitIf(`typeof ${x} !== 'string'`), `end += ${x}.length;`);
+    if (!this.#layout.schema.isWideText) this.#lines.push(this.#misfitIf('end > 65535'));
+    if (end !== undefined) this.#lines.push(`${this.#at(end)} = end;`);
+    this.#texts.push(x);
+  }
+
+  #any({ end }: LeafColumns, x: string): void {
+    this.#anys += 1;
+    this.#lines.push(`anyEnd = this.putAny(${x}, anyEnd, value);`);
+    if (end !== undefined) this.#lines.push(`${this.#at(end)} = anyEnd;`);
+  }
+
+  #end(): string[] {
+    const { textStarts, anyStarts, bytesPerRecord } = this.#layout;
+    const lines: string[] = [];
+    let used = `(i + 1) * ${String(Math.max(1, bytesPerRecord))}`;
+    if (textStarts !== undefined) {
+      lines.push(
+        `${this.#at(textStarts, 1)} = end;`,
+        `this.text += ${this.#texts.join(' + ')};`,
+        'this.textLength = end;',
+      );
+      used += ' + end';
+    }
+    if (anyStarts !== undefined) {
+      lines.push(`${this.#at(anyStarts, 1)} = anyEnd;`, 'this.anyLength = anyEnd;');
+      used += ' + anyEnd';
+    }
+    return [...lines, 'this.count = i + 1;', `return ${used} >= this.limit;`];
+  }
+
+  #at(column: Column, ahead = 0): string {
+    const base = this.#scratch[column.index]! / column.bytes + ahead;
+    return `${column.view}[${String(base)} + i]`;
+  }
+
+  #misfitIf(condition: string): string {
+    return `if (${condition}) return this.misfit(value, timestamp);`;
+  }
+
+  #variable(expression: string): string {
+    const name = `x${String((this.#variables += 1))}`;
+    this.#lines.push(`const ${name} = ${expression};`);
+    return name;
+  }
+}
