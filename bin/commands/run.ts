@@ -38,6 +38,10 @@ interface JobOptions {
   readonly json?: boolean;
 }
 
+interface InfoOptions extends JobOptions {
+  readonly code?: boolean;
+}
+
 interface RunOptions extends JobOptions, TargetOptions {
   readonly detached?: boolean;
   readonly target: string;
@@ -70,9 +74,9 @@ export function registerRun(program: Command): void {
     .option('-t, --target <target>', 'remote: a cluster; local: this process', 'remote')
     .option('--shutdown-on-attached-exit', 'cancel the job when this command is interrupted')
     .action(run);
-  withJob(program.command('info').description("print a job's plan without running it")).action(
-    info,
-  );
+  withJob(program.command('info').description("print a job's plan without running it"))
+    .option('--code', 'print the generated code of its chains instead')
+    .action(info);
 }
 
 async function prepare(
@@ -243,8 +247,13 @@ async function runLocally(
   finish(await runBundleLocally(prepared, { onProgress: stateReporter() }), options);
 }
 
-async function info(file: string, args: readonly string[], options: JobOptions): Promise<void> {
-  const { jobGraph } = await prepare(file, args, options);
+async function info(file: string, args: readonly string[], options: InfoOptions): Promise<void> {
+  const prepared = await prepare(file, args, options);
+  const { jobGraph } = prepared;
+  if (options.code === true) {
+    await printCode(prepared, options);
+    return;
+  }
   if (options.json === true) {
     printJson(jobPlan(jobGraph));
     return;
@@ -276,6 +285,20 @@ async function info(file: string, args: readonly string[], options: JobOptions):
       ]),
     ),
   );
+}
+
+/** As the first subtask of every task runs it. */
+async function printCode(prepared: PreparedJob, options: InfoOptions): Promise<void> {
+  const { explainBundle } = await import('../../lib/testing/local-executor.js');
+  const chains = await explainBundle(prepared);
+  if (options.json === true) {
+    printJson(chains.map(({ vertex, code }) => ({ id: vertex.id, name: vertex.name, code })));
+    return;
+  }
+  for (const { vertex, code } of chains) {
+    print(`${bold(vertex.name)}  ${dim(vertex.id)}`);
+    print(`${code}\n`);
+  }
 }
 
 /** Slot sharing: the highest parallelism of every group. */

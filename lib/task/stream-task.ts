@@ -569,10 +569,14 @@ export class StreamTask implements DirectConsumer, InputSink {
     };
     if (!this.#job.jobGraph.config.compile) return new InterpretedPath(owner, chain.head);
     const { inputs } = this.#channels;
+    const { vertices } = this.#job.jobGraph;
     return new CompiledPath({
       owner,
       chain,
       edges: this.#edges,
+      edgeTargets: this.descriptor.outputs.map(
+        ({ edge }) => vertices.find(({ id }) => id === edge.target)?.name ?? edge.target,
+      ),
       inputs: {
         direct: inputs.some((input) => input instanceof DirectInputChannel),
         ring: inputs.some((input) => input instanceof RingInputChannel),

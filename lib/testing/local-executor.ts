@@ -13,6 +13,7 @@ import type { PreparedJob } from '../client/prepare-job.js';
 import type { JobDetails, JobExecutionResult } from '../gateway/client-gateway.js';
 import type { JobGraph } from '../graph/job-graph.js';
 import type { FunctionSource } from '../operators/stream-operator.js';
+import { explainChains, type ExplainedChain } from '../task/chain-compiler/explain-chains.js';
 import { BlobCache } from '../taskmanager/blob-cache.js';
 import { MiniCluster } from './mini-cluster.js';
 
@@ -60,11 +61,30 @@ export async function executeLocally(
 }
 
 /** A bundled job (`millrace run --target local`): main is re-run here, as in a slot. */
-export async function runBundleLocally(
-  { jobGraph, bundle }: PreparedJob,
+export function runBundleLocally(
+  prepared: PreparedJob,
   options: LocalExecutionOptions = {},
 ): Promise<JobExecutionResult> {
   const { env = systemEnv() } = options;
+  return withFunctions(prepared, env, (functions) => {
+    // The functions are here: no slot needs to fetch the bundle.
+    const { bundle: _bundle, ...byReference } = prepared.jobGraph;
+    return executeLocally(byReference, functions, { ...options, env });
+  });
+}
+
+/** The generated code of every chain of a job (`millrace info --code`), without running the job. */
+export function explainBundle(prepared: PreparedJob): Promise<ExplainedChain[]> {
+  return withFunctions(prepared, systemEnv(), (functions) =>
+    Promise.resolve(explainChains(prepared.jobGraph, functions)),
+  );
+}
+
+async function withFunctions<T>(
+  { jobGraph, bundle }: PreparedJob,
+  env: Env,
+  use: (functions: FunctionSource) => Promise<T>,
+): Promise<T> {
   const directory = await mkdtemp(join(tmpdir(), 'millrace-local-'));
   try {
     const blobs = new BlobCache(env, { directory });
@@ -73,15 +93,9 @@ export async function runBundleLocally(
     const { path } = await blobs.acquire(digest, () =>
       Promise.resolve({ bytes: bundle, end: true }),
     );
-    const functions = await rebuildFunctions({
-      bundlePath: path,
-      jobGraph,
-      env,
-      timeoutMs: mainTimeoutMs,
-    });
-    // The functions are here: no slot needs to fetch the bundle.
-    const { bundle: _bundle, ...byReference } = jobGraph;
-    return await executeLocally(byReference, functions, { ...options, env });
+    return await use(
+      await rebuildFunctions({ bundlePath: path, jobGraph, env, timeoutMs: mainTimeoutMs }),
+    );
   } finally {
     await rm(directory, { recursive: true, force: true });
   }

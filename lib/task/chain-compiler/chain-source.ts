@@ -4,68 +4,23 @@
  * Pure: nothing is bound or run here, so that the text can be shown without a job that runs.
  */
 import { InvariantError } from '../../base/assert.js';
-import type { OperatorId } from '../../base/ids.js';
-import type { ShipStrategy } from '../../graph/job-graph.js';
 import {
   generatesCode,
   generatesSourceCode,
   type CodeScope,
   type RecordNames,
 } from '../../operators/operator-code.js';
-import type { StreamOperator } from '../../operators/stream-operator.js';
+import {
+  oneLine,
+  type ChainNode,
+  type ChainScope,
+  type ChainShape,
+  type Parameter,
+} from './chain-shape.js';
 import { generateEdge } from './edge-source.js';
 
 /** Beyond so many operators in one function the rest begins a function of its own: V8 optimises none over 61,440 bytecodes. */
 const operatorsPerFunctionMax = 24;
-
-/** An edge as the generator needs to know it. */
-export interface EdgeShape {
-  readonly id: string;
-  readonly strategy: ShipStrategy;
-  /** By channel: a direct call inside the slot, or a ring. */
-  readonly channels: readonly ('direct' | 'ring')[];
-  /** Buffer timeout 0. */
-  readonly sealsEachRecord: boolean;
-  /** Key groups of a HASH edge. */
-  readonly maxParallelism: number;
-}
-
-/** An operator of the chain with what takes its main output. */
-export interface ChainNode {
-  readonly id: OperatorId;
-  readonly name: string;
-  readonly type: string;
-  readonly operator: StreamOperator;
-  /** Indices of chained operators. */
-  readonly chained: readonly number[];
-  /** Indices of `edges`. */
-  readonly edges: readonly number[];
-}
-
-export interface ChainShape {
-  /** For people; shown in stack traces. */
-  readonly name: string;
-  /** Head first. */
-  readonly nodes: readonly ChainNode[];
-  readonly edges: readonly EdgeShape[];
-  readonly inputs: { readonly direct: boolean; readonly ring: boolean };
-}
-
-/** What the code calls by a name of its own. */
-export interface Parameter {
-  readonly name: string;
-  readonly of:
-    /** Given by an operator. */
-    | { readonly kind: 'value'; readonly value: () => unknown }
-    /** One of the runtime's: see `CompiledPath`. */
-    | { readonly kind: 'runtime' }
-    | { readonly kind: 'edge'; readonly edge: number; readonly part: EdgePart }
-    | { readonly kind: 'operator'; readonly operator: number };
-}
-
-export type EdgePart =
-  | { readonly kind: 'output' | 'keyOf' | 'channelOfGroup' | 'channels' | 'writers' }
-  | { readonly kind: 'direct'; readonly channel: number };
 
 export interface ChainSource {
   readonly code: string;
@@ -82,7 +37,7 @@ export function generateChain(shape: ChainShape, file: string): ChainSource {
   return new ChainGenerator(shape, file).generate();
 }
 
-export class ChainGenerator {
+class ChainGenerator implements ChainScope {
   readonly shape: ChainShape;
   readonly #file: string;
   readonly #parameters = new Map<string, Parameter>();
@@ -127,6 +82,7 @@ export class ChainGenerator {
       ...nodes.map(
         ({ name, type }, index) => `//   ${String(index)}  ${oneLine(type)} "${oneLine(name)}"`,
       ),
+      `// Given by name: ${[...this.#parameters.keys()].join(', ')}`,
       `'use strict';`,
       `/** The operator (or, behind them, the edge) whose code runs: who is to blame for what is thrown. */`,
       `let op = 0;`,
@@ -321,10 +277,6 @@ const out_${suffix} = new Out_${suffix}();
 /** Only a direct caller has hashed the key. */
 function declareKeyHash(body: string): string {
   return body.includes('keyHash') ? 'const keyHash = undefined;\n' : '';
-}
-
-function oneLine(text: string): string {
-  return text.replace(/[\r\n\u2028\u2029]+/g, ' ').slice(0, 120);
 }
 
 /** Two spaces for every open brace. NB: generated lines open and close braces at their ends only. */

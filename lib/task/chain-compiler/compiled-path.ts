@@ -13,13 +13,8 @@ import { keySelectorError, type EdgeOutput } from '../edge-output.js';
 import type { OperatorChain, OperatorNode } from '../operator-chain.js';
 import { RingOutputChannel } from '../output-channel.js';
 import { InterpretedPath, type RecordPath, type RecordPathOwner } from '../record-path.js';
-import {
-  generateChain,
-  type ChainShape,
-  type EdgePart,
-  type EdgeShape,
-  type Parameter,
-} from './chain-source.js';
+import type { ChainShape, EdgePart, EdgeShape, Parameter } from './chain-shape.js';
+import { generateChain } from './chain-source.js';
 
 /** Chains compiled by this thread: V8 shares feedback between equal texts, so each has a number of its own. */
 let compiled = 0;
@@ -28,6 +23,8 @@ export interface CompileOptions {
   readonly owner: RecordPathOwner;
   readonly chain: OperatorChain;
   readonly edges: readonly EdgeOutput[];
+  /** Names of the tasks the edges lead to. */
+  readonly edgeTargets: readonly string[];
   readonly inputs: ChainShape['inputs'];
   /** For stack traces: vertex and subtask. */
   readonly name: string;
@@ -81,20 +78,17 @@ export class CompiledPath implements RecordPath {
   }
 }
 
-/** The generated text of a chain for people: as `CompiledPath` makes it, without running anything. */
-export { generateChain } from './chain-source.js';
-
 function fileOf({ name, subtaskIndex }: CompileOptions): string {
   compiled += 1;
   const words = name.replace(/[^\w]+/g, '-').replace(/^-|-$/g, '');
   return `millrace/chain/${words.slice(0, 60)}.${String(subtaskIndex)}.${String(compiled)}.js`;
 }
 
-function shapeOf({ chain, edges, inputs, name }: CompileOptions): ChainShape {
+function shapeOf({ chain, edges, edgeTargets, inputs, name }: CompileOptions): ChainShape {
   return {
     name,
     inputs,
-    edges: edges.map(edgeShape),
+    edges: edges.map((edge, index) => edgeShape(edge, edgeTargets[index] ?? edge.id)),
     nodes: chain.nodes.map((node) => ({
       id: node.id,
       name: node.name,
@@ -108,10 +102,10 @@ function shapeOf({ chain, edges, inputs, name }: CompileOptions): ChainShape {
   };
 }
 
-function edgeShape(edge: EdgeOutput): EdgeShape {
-  const { id, strategy, channels } = edge;
+function edgeShape(edge: EdgeOutput, target: string): EdgeShape {
+  const { strategy, channels } = edge;
   return {
-    id,
+    target,
     strategy,
     channels: channels.map((channel) => (channel instanceof DirectChannel ? 'direct' : 'ring')),
     sealsEachRecord: channels.some(

@@ -1,13 +1,13 @@
 /** The code of an edge: which channel a record takes, and the call into the consumer or the channel's encoder. */
 import type { RecordNames } from '../../operators/operator-code.js';
-import type { ChainGenerator, EdgePart, EdgeShape } from './chain-source.js';
+import { oneLine, type ChainScope, type EdgePart, type EdgeShape } from './chain-shape.js';
 
 /** Statements that send one record over the edge. */
-export function generateEdge(chain: ChainGenerator, index: number, record: RecordNames): string {
+export function generateEdge(chain: ChainScope, index: number, record: RecordNames): string {
   const shape = chain.shape.edges[index]!;
   const names = new EdgeNames(chain, index);
   const lines = [
-    `// edge ${shape.id}: ${shape.strategy}`,
+    `// ${shape.strategy} edge to "${oneLine(shape.target)}"`,
     `${names.of('edge', { kind: 'output' })}.records += 1;`,
   ];
   switch (shape.strategy) {
@@ -30,10 +30,10 @@ export function generateEdge(chain: ChainGenerator, index: number, record: Recor
 }
 
 class EdgeNames {
-  readonly #chain: ChainGenerator;
+  readonly #chain: ChainScope;
   readonly #edge: number;
 
-  constructor(chain: ChainGenerator, edge: number) {
+  constructor(chain: ChainScope, edge: number) {
     this.#chain = chain;
     this.#edge = edge;
   }
