@@ -14,7 +14,7 @@ export interface SlotPorts {
   readonly channels: ChannelProvider;
   readonly report: (message: SlotReportMessage) => void;
   readonly loop: SlotLoop;
-  /** Default: generalBatchCodec. Both ends of a channel must use the same. */
+  /** Default: columnarBatchCodec. Both ends of a channel must use the same. */
   readonly codec?: BatchCodec;
 }
 

@@ -14,7 +14,7 @@ import type {
   TaskDeploymentDescriptor,
 } from '../gateway/task-deployment-descriptor.js';
 import type { BatchCodec, BatchWriter } from '../record/codec/batch-codec.js';
-import { generalBatchCodec } from '../record/codec/general-batch-codec.js';
+import { columnarBatchCodec } from '../record/codec/columnar-batch-codec.js';
 import { DirectChannel } from './direct-channel.js';
 import { DirectInputChannel, RingInputChannel, type InputChannel } from './input-channel.js';
 import { RingOutputChannel, type OutputChannel } from './output-channel.js';
@@ -237,7 +237,7 @@ export class SlotRuntime implements TaskHost {
   }
 
   get #codec(): BatchCodec {
-    return this.ports.codec ?? generalBatchCodec;
+    return this.ports.codec ?? columnarBatchCodec;
   }
 
   #directChannel(channelId: string): DirectChannel {
