@@ -122,6 +122,7 @@ t.test('names of operators cannot break out of their comments', (t) => {
   const evil = 'x\nthrow 1\u2028throw 2';
   const shape = chain([{ ...node('Map', new MapOperator((n: number) => n)), name: evil }]);
   const { code, parameters } = generateChain({ ...shape, name: evil }, 'chain.js');
+  // eslint-disable-next-line @typescript-eslint/no-implied-eval
   const create = new Function(...parameters.map(({ name }) => name), code) as () => object;
   t.type(create(), 'object');
   t.end();
