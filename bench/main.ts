@@ -1,18 +1,26 @@
-/** `npm run bench -- NAME [options]`: failover, throughput, startup; without a name, all of them. */
+/** `npm run bench -- [NAME] [options]`: throughput (when no name is given), failover, startup. */
 import { MillraceError } from '../lib/base/errors.js';
 
-const benches = ['startup', 'throughput', 'failover'] as const;
-const [name] = process.argv.slice(2);
+const benches = ['throughput', 'startup', 'failover'];
+const [first] = process.argv.slice(2);
+const name = first === undefined || first.startsWith('-') ? 'throughput' : first;
 
-if (name === '--help' || name === '-h') {
-  console.log(
-    `npm run bench -- [${benches.join(' | ')}] [--rounds N]\n\nEvery benchmark starts its own cluster and prints medians; see bench/README.md.`,
-  );
-} else {
-  const chosen = benches.filter(
-    (bench) => name === undefined || name.startsWith('-') || bench === name,
-  );
-  if (chosen.length === 0)
-    throw new MillraceError('CONFIG', `no benchmark '${name ?? ''}': one of ${benches.join(', ')}`);
-  for (const bench of chosen) await import(new URL(`${bench}.js`, import.meta.url).href);
-}
+const help = `npm run bench -- [${benches.join(' | ')}] [options]
+
+throughput (default): the record path beside naive variants
+  --only NAME     only cases whose name contains it; may be repeated. --list names them
+  --quick         two rounds with short windows
+  --rounds N      samples of each variant (5); curves and latency take fewer
+  --seconds S     steady window of a sample (2)
+  --json FILE     writes results there; --save makes them those to compare with
+  --compile false runs every job with pipeline.compile: false
+  -D KEY=VALUE    any setting, for every job
+  --profile       a CPU profile of each job instead of figures
+startup, failover: --rounds N
+
+Everything runs in processes of its own; see bench/README.md.`;
+
+if (first === '--help' || first === '-h') console.log(help);
+else if (!benches.includes(name))
+  throw new MillraceError('CONFIG', `no benchmark '${name}': one of ${benches.join(', ')}`);
+else await import(new URL(`${name}.js`, import.meta.url).href);

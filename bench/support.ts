@@ -18,6 +18,8 @@ export interface BenchClusterOptions {
   readonly taskManagers?: number;
   readonly slots?: number;
   readonly etcdMembers?: number;
+  /** For every process. */
+  readonly settings?: Readonly<Record<string, string>>;
 }
 
 export function startCluster(options: BenchClusterOptions = {}): Promise<LocalCluster> {
@@ -28,7 +30,7 @@ export function startCluster(options: BenchClusterOptions = {}): Promise<LocalCl
     taskManagers: options.taskManagers ?? 2,
     slotsPerTaskManager: options.slots ?? 2,
     etcd: { members: options.etcdMembers ?? 3 },
-    settings: {},
+    settings: options.settings ?? {},
   });
 }
 

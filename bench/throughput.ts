@@ -1,74 +1,175 @@
 /**
- * Records a second through a chain in one slot and through a keyed exchange, in one TaskManager and
- * across two. Whole jobs on real processes; the variants take turns, so that the machine's noise hits all.
+ * The figures of the record path beside their naive variants. Nothing here is a test: run it alone on the machine.
  *
- *   npm run bench -- throughput [--rounds 3] [--records 2000000]
+ *   npm run bench -- [--only NAME] [--quick] [--rounds 5] [--json FILE] [--save] [--profile] [--compile false]
  */
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync } from 'node:fs';
+import { cpus, loadavg, release, totalmem, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import type { RestClient } from '../lib/rest/rest-client.js';
-import { formatSpread, spread, submit, waitFor, withCluster, type BenchJob } from './support.js';
+import { MillraceError } from '../lib/base/errors.js';
+import type { BenchCase, RunContext } from './case.js';
+import { cases } from './cases.js';
+import { BenchClusters } from './macro/clusters.js';
+import { sampleJob, warmShare } from './macro/job-sample.js';
+import { summarizeProfiles } from './profile.js';
+import {
+  cliffsOf,
+  formatCase,
+  mergeResults,
+  readResults,
+  recordOf,
+  writeResults,
+  type CaseResult,
+  type ResultFile,
+} from './report.js';
+import { runCase } from './run-case.js';
 
 const { values: options } = parseArgs({
   options: {
-    rounds: { type: 'string', default: '3' },
-    records: { type: 'string', default: '2000000' },
+    only: { type: 'string', multiple: true },
+    quick: { type: 'boolean', default: false },
+    rounds: { type: 'string' },
+    seconds: { type: 'string' },
+    json: { type: 'string' },
+    save: { type: 'boolean', default: false },
+    profile: { type: 'boolean', default: false },
+    compile: { type: 'string', default: 'true' },
+    set: { type: 'string', short: 'D', multiple: true, default: [] },
+    list: { type: 'boolean', default: false },
   },
   allowPositionals: true,
 });
-const rounds = Number(options.rounds);
-const records = Number(options.records);
 
-/** A chain is so much faster that it needs more records to last. */
-const chainFactor = 10;
+const isCompiled = options.compile !== 'false';
+const rounds = Number(options.rounds ?? (options.quick ? 2 : 5));
+const windowSeconds = Number(options.seconds ?? (options.quick ? 1 : 2));
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const savedFile = join(root, 'bench/results', isCompiled ? 'latest.json' : 'interpreted.json');
 
-/** From all tasks RUNNING to FINISHED, the final checkpoint included. */
-async function recordsPerSecond(client: RestClient, job: BenchJob): Promise<number> {
-  const count = job.job === 'chain' ? records * chainFactor : records;
-  const jobId = await submit(client, {
-    ...job,
-    args: [String(count)],
-    settings: { 'execution.checkpointing.interval': '10 s' },
-  });
-  const done = await waitFor(`the end of ${job.job}`, 300_000, async () => {
-    const details = await client.job(jobId);
-    if (details.state === 'FAILED')
-      throw new Error(`bench job failed: ${JSON.stringify(await client.exceptions(jobId))}`);
-    return details.state === 'FINISHED' ? details : undefined;
-  });
-  const elapsed = done.timestamps.FINISHED - done.timestamps.RUNNING;
-  return count / (elapsed / 1000);
-}
-
-const variants = ['chain', 'exchange in one TaskManager', 'exchange across two'] as const;
-const rates: Record<(typeof variants)[number], number[]> = {
-  chain: [],
-  'exchange in one TaskManager': [],
-  'exchange across two': [],
+const progress = (line: string): void => {
+  console.error(`${new Date().toISOString().slice(11, 19)} ${line}`);
 };
 
-await withCluster({ jobManagers: 1, etcdMembers: 1, taskManagers: 1, slots: 2 }, async (one) =>
-  withCluster({ jobManagers: 1, etcdMembers: 1, taskManagers: 2, slots: 1 }, async (two) => {
-    const [oneClient, twoClient] = [one.restClient(), two.restClient()];
-    for (let round = 0; round <= rounds; round += 1) {
-      const chain = await recordsPerSecond(oneClient, { job: 'chain', parallelism: 1 });
-      const local = await recordsPerSecond(oneClient, { job: 'exchange', parallelism: 2 });
-      const remote = await recordsPerSecond(twoClient, { job: 'exchange', parallelism: 2 });
-      console.error(
-        `round ${String(round)}${round === 0 ? ' (warm-up)' : ''}: chain ${chain.toFixed(0)}, one TaskManager ${local.toFixed(0)}, two ${remote.toFixed(0)} records/s`,
-      );
-      if (round === 0) continue;
-      rates.chain.push(chain);
-      rates['exchange in one TaskManager'].push(local);
-      rates['exchange across two'].push(remote);
-    }
-    await Promise.all([oneClient.close(), twoClient.close()]);
-  }),
-);
+function chosenCases(): BenchCase[] {
+  const names = options.only?.flatMap((one) => one.split(','));
+  const chosen = cases.filter(
+    ({ name }) => names === undefined || names.some((part) => name.includes(part)),
+  );
+  if (chosen.length === 0)
+    throw new MillraceError(
+      'CONFIG',
+      `no case '${(names ?? []).join(', ')}': one of ${cases.map(({ name }) => name).join(', ')}`,
+    );
+  if (isCompiled) return chosen;
+  // Everything is interpreted then: there is nothing to set beside it.
+  return chosen.map((bench) => ({
+    ...bench,
+    title: `${bench.title}; interpreted`,
+    variants: bench.variants.filter(({ name }) => name !== 'interpreted'),
+  }));
+}
 
-const base = spread(rates.chain).median;
-for (const variant of variants) {
-  const seen = spread(rates[variant]);
+function settings(): Record<string, string> {
+  return Object.fromEntries([
+    ...(isCompiled ? [] : [['pipeline.compile', 'false']]),
+    ...options.set.map((one) => [one.slice(0, one.indexOf('=')), one.slice(one.indexOf('=') + 1)]),
+  ]) as Record<string, string>;
+}
+
+function git(...args: string[]): string {
+  try {
+    return execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim();
+  } catch {
+    return 'unknown';
+  }
+}
+
+function machineFacts(): ResultFile['machine'] {
+  return {
+    cpu: cpus()[0]?.model ?? 'unknown',
+    cores: cpus().length,
+    memoryGb: Math.round(totalmem() / 1024 ** 3),
+    system: `${process.platform} ${release()}`,
+    node: process.version,
+    v8: process.versions.v8,
+    commit: git('rev-parse', '--short', 'HEAD'),
+    isChanged: git('status', '--porcelain', '--', 'lib', 'checkpoint', 'bin', 'config') !== '',
+    loadAtStart: Math.round((loadavg()[0] ?? 0) * 100) / 100,
+  };
+}
+
+async function measure(chosen: readonly BenchCase[], context: RunContext): Promise<CaseResult[]> {
+  const before = readResults(savedFile);
+  const all: CaseResult[] = [];
+  for (const bench of chosen) {
+    const own = Math.max(1, Math.round(rounds * (bench.rounds ?? 1)));
+    const result = { bench, results: await runCase(bench, own, context, progress) };
+    all.push(result);
+    console.log(formatCase(result, before));
+  }
+  return all;
+}
+
+/** One sample of each job of the cases, with a profile of the thread of each subtask. */
+async function profile(chosen: readonly BenchCase[], context: RunContext): Promise<void> {
+  for (const { name, variants } of chosen) {
+    for (const variant of variants) {
+      if (variant.job === undefined) continue;
+      const out = mkdtempSync(join(tmpdir(), 'millrace-profile-'));
+      const job = { ...variant.job, settings: { ...context.settings, ...variant.job.settings } };
+      const records = variant.guess * (job.recordsPerSecond === undefined ? 6 : 10);
+      const { value } = await sampleJob(context.clusters, job, records, out);
+      console.log(`${name}, ${variant.name}: ${value.toPrecision(4)}\n${summarizeProfiles(out)}\n`);
+    }
+  }
+}
+
+async function main(): Promise<void> {
+  if (options.list) {
+    for (const { name, title } of cases) console.log(`${name.padEnd(20)} ${title}`);
+    return;
+  }
+  const chosen = chosenCases();
+  const clusters = new BenchClusters();
+  const context: RunContext = {
+    clusters,
+    windowMs: windowSeconds * 1000,
+    warmMs: (windowSeconds * 1000 * warmShare) / (1 - warmShare),
+    settings: settings(),
+    latencySeconds: options.quick ? 10 : 22,
+  };
+  const machine = machineFacts();
+  const takenAt = new Date().toISOString();
+  try {
+    if (options.profile) {
+      await profile(chosen, context);
+      return;
+    }
+    const results = await measure(chosen, context);
+    const file: ResultFile = {
+      takenAt,
+      machine,
+      options: { rounds, windowSeconds, compile: isCompiled, ...context.settings },
+      cases: results.map(recordOf),
+    };
+    summarize(results);
+    if (options.json !== undefined) writeResults(options.json, file);
+    if (options.save) writeResults(savedFile, mergeResults(readResults(savedFile), file));
+  } finally {
+    await clusters.close();
+  }
+}
+
+function summarize(results: readonly CaseResult[]): void {
+  const targets = results.flatMap((one) => recordOf(one).targets);
+  const reached = targets.filter((one) => one.reached === true).length;
+  const cliffs = results.flatMap(cliffsOf).length;
   console.log(
-    `${variant.padEnd(28)} ${formatSpread(seen, 'records/s')}, ${(seen.median / base).toFixed(2)} x chain`,
+    `${String(reached)} of ${String(targets.length)} figures reached, ${String(cliffs)} cliffs. "last": compared with ${existsSync(savedFile) ? savedFile : 'nothing: no result is saved yet'}`,
   );
 }
+
+await main();

@@ -1,23 +1,21 @@
-/** Throughput of one chain in one slot: source, three steps, sink; no exchange. */
-import {
-  BlackholeSink,
-  DataGeneratorSource,
-  StreamExecutionEnvironment,
-  WatermarkStrategy,
-} from 'millrace';
+/** Everything in one slot: source, map, filter, map, count by key, sink. */
+import { DataGeneratorSource, StreamExecutionEnvironment, WatermarkStrategy } from 'millrace';
+import { benchArguments, MeterSink } from './arguments.js';
+import { CountByKey } from './functions.js';
+import { order } from './records.js';
 
-const count = Number(process.argv[2] ?? 1_000_000);
+const args = benchArguments();
 const env = StreamExecutionEnvironment.getExecutionEnvironment();
 env
   .fromSource(
-    new DataGeneratorSource((i: number) => ({ id: i, key: i % 10_000, price: i * 3, time: i }), {
-      count,
-    }),
+    new DataGeneratorSource((i: number) => order(i, args.keys), { count: args.records }),
     WatermarkStrategy.noWatermarks(),
-    'bids',
+    'orders',
   )
-  .map((bid) => ({ ...bid, price: bid.price * 2 }))
-  .filter((bid) => bid.id % 10 !== 0)
-  .map((bid) => ({ key: bid.key, price: bid.price }))
-  .sinkTo(new BlackholeSink());
+  .map((o) => ({ ...o, price: o.price * 2 }))
+  .filter((o) => o.id % 10 !== 0)
+  .map((o) => ({ key: o.key, price: o.price }))
+  .keyBy((p) => p.key)
+  .process(CountByKey)
+  .sinkTo(new MeterSink(args));
 await env.execute('bench-chain');

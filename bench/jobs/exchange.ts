@@ -1,22 +1,33 @@
-/** Throughput of a keyed exchange: every record is hashed, crosses to the subtask of its key, and updates state. */
-import {
-  BlackholeSink,
-  DataGeneratorSource,
-  StreamExecutionEnvironment,
-  WatermarkStrategy,
-} from 'millrace';
+/** A keyed exchange: every record is hashed, goes to the subtask of its key and is counted there. */
+import { DataGeneratorSource, StreamExecutionEnvironment, WatermarkStrategy } from 'millrace';
+import { benchArguments, MeterSink } from './arguments.js';
+import { CountTrades, KeepRecords } from './functions.js';
+import { bid, checkOfBid, checkOfSized, sizedRecords, trade } from './records.js';
 
-const count = Number(process.argv[2] ?? 1_000_000);
+const args = benchArguments();
+const { keys, variant = 'trade' } = args;
+const options = { count: args.records };
+const unstamped = WatermarkStrategy.noWatermarks();
 const env = StreamExecutionEnvironment.getExecutionEnvironment();
-env
-  .fromSource(
-    new DataGeneratorSource((i: number) => ({ id: i, key: i % 10_000, price: i * 3, time: i }), {
-      count,
-    }),
-    WatermarkStrategy.noWatermarks(),
-    'bids',
-  )
-  .keyBy((bid) => bid.key)
-  .reduce((a, b) => ({ id: b.id, key: b.key, price: a.price + b.price, time: b.time }))
-  .sinkTo(new BlackholeSink());
-await env.execute('bench-exchange');
+const sink = new MeterSink(args);
+if (variant === 'trade') {
+  env
+    .fromSource(new DataGeneratorSource((i) => trade(i, keys), options), unstamped, 'trades')
+    .keyBy((t) => t.key)
+    .process(CountTrades)
+    .sinkTo(sink);
+} else if (variant === 'bid') {
+  env
+    .fromSource(new DataGeneratorSource((i) => bid(i, keys), options), unstamped, 'bids')
+    .keyBy((b) => b.auction)
+    .process(() => new KeepRecords(checkOfBid, 256))
+    .sinkTo(sink);
+} else {
+  const sized = sizedRecords(Number(variant));
+  env
+    .fromSource(new DataGeneratorSource((i) => sized(i, keys), options), unstamped, 'sized')
+    .keyBy((s) => s.key)
+    .process(() => new KeepRecords(checkOfSized, 64))
+    .sinkTo(sink);
+}
+await env.execute(`bench-exchange-${variant}`);

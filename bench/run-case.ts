@@ -1,0 +1,137 @@
+/** Takes the samples of a case: round by round, every variant once, each in processes of its own. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { MillraceError } from '../lib/base/errors.js';
+import type { BenchCase, MicroSpec, RunContext, Variant, VariantFigures } from './case.js';
+import { sampleJob } from './macro/job-sample.js';
+import type { MicroArguments } from './micro/protocol.js';
+import type { Sample } from './rate.js';
+import { spread, type Spread } from './support.js';
+
+export interface VariantResult extends VariantFigures {
+  readonly variant: Variant;
+  readonly samples: readonly Sample[];
+  readonly spread: Spread;
+  /** Why there is no sample. */
+  readonly failure?: string;
+}
+
+export type Progress = (line: string) => void;
+
+const leastRecords = 1000;
+
+export async function runCase(
+  bench: BenchCase,
+  rounds: number,
+  context: RunContext,
+  progress: Progress,
+): Promise<VariantResult[]> {
+  const runs = bench.variants.map((variant) => new VariantRun(variant, context));
+  // The first round finds out how many records a sample needs; programs that stop by the clock need none.
+  for (const run of runs) await run.calibrate(`${bench.name}: `, progress);
+  for (let round = 1; round <= rounds; round += 1) {
+    for (const run of runs) await run.take(`${bench.name} ${round}/${rounds}: `, progress);
+  }
+  return runs.map((run) => run.result());
+}
+
+class VariantRun {
+  readonly #variant: Variant;
+  readonly #context: RunContext;
+  readonly #samples: Sample[] = [];
+  #rate: number;
+  #failure: string | undefined;
+
+  constructor(variant: Variant, context: RunContext) {
+    this.#variant = variant;
+    this.#context = context;
+    this.#rate = variant.guess ?? 0;
+  }
+
+  async calibrate(label: string, progress: Progress): Promise<void> {
+    const { job, name } = this.#variant;
+    if (job === undefined || job.recordsPerSecond !== undefined) return;
+    await this.#guarded(`${label}${name}`, progress, async () => {
+      // Twice: too few records to become fast would say too little.
+      for (const share of [0.5, 1]) this.#rate = (await this.#sampleJob(share)).value;
+      progress(`${label}${name}: about ${this.#describe(this.#rate)}`);
+    });
+  }
+
+  async take(label: string, progress: Progress): Promise<void> {
+    await this.#guarded(`${label}${this.#variant.name}`, progress, async () => {
+      const { micro } = this.#variant;
+      const sample = await (micro === undefined
+        ? this.#sampleJob(1)
+        : sampleProgram(micro, this.#context));
+      this.#samples.push(sample);
+      if (this.#variant.job !== undefined && this.#variant.job.recordsPerSecond === undefined)
+        this.#rate = spread(this.#samples.map(({ value }) => value)).median;
+      progress(`${label}${this.#variant.name}: ${this.#describe(sample.value)}`);
+    });
+  }
+
+  result(): VariantResult {
+    const values = spread(this.#samples.map(({ value }) => value));
+    const names = Object.keys(this.#samples[0]?.facts ?? {});
+    const facts = Object.fromEntries(
+      names.map((name) => [
+        name,
+        spread(this.#samples.map((sample) => sample.facts[name] ?? NaN)).median,
+      ]),
+    );
+    return {
+      variant: this.#variant,
+      samples: this.#samples,
+      spread: values,
+      median: values.median,
+      facts,
+      ...(this.#failure !== undefined && { failure: this.#failure }),
+    };
+  }
+
+  /** One variant that cannot run does not take the others with it; it is not tried again. */
+  async #guarded(label: string, progress: Progress, work: () => Promise<void>): Promise<void> {
+    if (this.#failure !== undefined) return;
+    try {
+      await work();
+    } catch (error) {
+      this.#failure = error instanceof Error ? error.message : String(error);
+      progress(`${label}: FAILED: ${this.#failure.slice(0, 500)}`);
+    }
+  }
+
+  #sampleJob(share: number): Promise<Sample> {
+    const { job } = this.#variant;
+    if (job === undefined) throw new MillraceError('INVARIANT', 'a program is not a job');
+    const { clusters, settings, latencySeconds, warmMs, windowMs } = this.#context;
+    const seconds =
+      job.recordsPerSecond === undefined ? (share * (warmMs + windowMs)) / 1000 : latencySeconds;
+    const records = Math.max(leastRecords, Math.round(this.#rate * seconds));
+    return sampleJob(clusters, { ...job, settings: { ...settings, ...job.settings } }, records);
+  }
+
+  #describe(value: number): string {
+    return this.#variant.job?.recordsPerSecond === undefined
+      ? `${(value / 1e6).toFixed(value < 1e6 ? 4 : 2)} M/s`
+      : `p99 ${value.toFixed(2)} ms`;
+  }
+}
+
+async function sampleProgram(
+  { program, args }: MicroSpec,
+  { warmMs, windowMs }: RunContext,
+): Promise<Sample> {
+  const file = fileURLToPath(new URL(`micro/${program}.js`, import.meta.url));
+  // Loops are hot sooner than clusters.
+  const told = { ...args, warmMs: warmMs / 2, windowMs } as unknown as MicroArguments;
+  const child = spawn(process.execPath, [file, JSON.stringify(told)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let said = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text));
+  const [code] = (await once(child, 'close')) as [number | null];
+  if (code !== 0) throw new MillraceError('INVARIANT', `${program} ended with code ${code}`);
+  return JSON.parse(said) as Sample;
+}
