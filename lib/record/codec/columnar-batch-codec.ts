@@ -51,10 +51,10 @@ class ReaderClasses {
   readonly #bySchema = new Map<string, ColumnarReaderClass>();
 
   of(schemaBytes: Uint8Array, hash: number): ColumnarReaderClass {
+    if (hashBytes(schemaBytes) !== hash) throw damagedBatch('its schema has another hash');
     const text = Buffer.from(schemaBytes).toString('utf8');
     const known = this.#bySchema.get(text);
     if (known !== undefined) return known;
-    if (hashBytes(schemaBytes) !== hash) throw damagedBatch('its schema has another hash');
     const schema = parseSchema(text);
     if (schema === undefined) throw damagedBatch('its schema is not known');
     const made = generateReader(layOut(schema));

@@ -7,7 +7,7 @@ import { Buffer } from 'node:buffer';
 import { MillraceError } from '../../base/errors.js';
 import type { BatchReader } from './batch-codec.js';
 import { recordsMax, textEncoding, type BatchLayout } from './columnar-layout.js';
-import { decodeValue } from './value-codec.js';
+import { decodeValue, isShared } from './value-codec.js';
 
 /** A string that is kept pins the page of text it was cut from: small pages pin little, and cost little more. */
 const pageBytes = 2048;
@@ -75,7 +75,9 @@ export abstract class ColumnarReader implements BatchReader {
     this.firstTimestamp = view.getFloat64(8, true);
     this.#encoding = view.getUint8(2);
     const anyAt = whole.byteOffset + columnsEnd;
-    this.#any = anyBytes === 0 ? noBuffer : new Uint8Array(whole.buffer, anyAt, anyBytes);
+    const any = anyBytes === 0 ? noBuffer : new Uint8Array(whole.buffer, anyAt, anyBytes);
+    // Once for the batch instead of once for each value (value-codec.ts).
+    this.#any = isShared(any) ? new Uint8Array(any) : any;
     this.#text =
       textBytes === 0 ? noBuffer : Buffer.from(whole.buffer, anyAt + anyBytes, textBytes);
     this.#textLength = textLength;

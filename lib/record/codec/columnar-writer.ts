@@ -131,7 +131,8 @@ export abstract class ColumnarWriter implements BatchWriter {
       end += anyLength;
     }
     end = this.#finish(end);
-    const sealed = this.#bytes.subarray(0, end);
+    // No Buffer, whose `slice` would not copy.
+    const sealed = new Uint8Array(this.#bytes.buffer, 0, end);
     this.#setLimit(used, end - layout.header.byteLength - layout.bytesFixed, count);
     this.count = 0;
     this.text = '';
@@ -166,11 +167,11 @@ export abstract class ColumnarWriter implements BatchWriter {
     return end;
   }
 
-  /** Leaves room for one more record like those of this batch, whose characters may take several bytes. */
+  /** Leaves room for one more record, a little larger than those of this batch; characters may take bytes. */
   #setLimit(counted: number, bytes: number, count: number): void {
     if (count === 0 || counted === 0) return;
-    const growth = bytes / counted;
-    this.limit = Math.floor(this.#room / growth - counted / count);
+    const growth = bytes > counted ? (1.02 * bytes) / counted : 1;
+    this.limit = Math.floor(this.#room / growth - (1.25 * counted) / count - 16);
   }
 
   #reserve(bytes: number, used: number): void {

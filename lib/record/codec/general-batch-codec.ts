@@ -10,7 +10,7 @@ import type {
   BatchWriter,
   BatchWriterOptions,
 } from './batch-codec.js';
-import { decodeValue, encodeValue } from './value-codec.js';
+import { decodeValue, encodeValue, isShared } from './value-codec.js';
 
 const generalFormat = 1;
 const headerBytes = 5;
@@ -88,8 +88,9 @@ export class GeneralBatchReader implements BatchDecoder, BatchReader {
     if (offsets.length !== count || offset !== bytes.byteLength) {
       throw new MillraceError('RPC_PROTOCOL', 'a batch of records is cut short');
     }
-    this.#bytes = bytes as Uint8Array<ArrayBuffer>;
-    this.#view = view as DataView<ArrayBuffer>;
+    // Once for the batch instead of once for each value (value-codec.ts).
+    this.#bytes = (isShared(bytes) ? new Uint8Array(bytes) : bytes) as Uint8Array<ArrayBuffer>;
+    this.#view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, bytes.byteLength);
     this.#offsets = offsets;
     this.count = count;
     return this;

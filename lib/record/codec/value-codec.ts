@@ -54,7 +54,12 @@ export function encodeValue(value: unknown, what = 'record'): Uint8Array {
 
 /** The value shares no memory with `bytes`. */
 export function decodeValue(bytes: Uint8Array): unknown {
-  return packr.unpack(bytes) as unknown;
+  return packr.unpack(isShared(bytes) ? new Uint8Array(bytes) : bytes) as unknown;
+}
+
+/** NB: msgpackr's native code reads no shared memory: some strings (those that are no ASCII) end the process. */
+export function isShared(bytes: Uint8Array): boolean {
+  return bytes.buffer instanceof SharedArrayBuffer;
 }
 
 interface Walk {

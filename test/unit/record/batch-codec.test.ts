@@ -73,6 +73,17 @@ t.test('what cannot be encoded is refused and leaves the batch as it was', (t) =
   t.end();
 });
 
+t.test('a batch is read from shared memory', (t) => {
+  const writer = newWriter();
+  values.forEach((value, i) => writer.append(value, i));
+  const sealed = writer.seal();
+  const shared = new Uint8Array(new SharedArrayBuffer(65_536));
+  shared.set(sealed, 64);
+  const reader = newDecoder().open(shared.subarray(64, 64 + sealed.byteLength));
+  values.forEach((value, i) => t.strictSame(reader.value(i), value));
+  t.end();
+});
+
 t.test('bytes that are no whole batch are refused', (t) => {
   const writer = newWriter();
   writer.append('a value', 1);
