@@ -7,16 +7,17 @@ import type { Ring } from './ring.js';
 export class ChannelReader {
   readonly channelId: string;
   readonly ring: Ring;
-  /** Private copy of the batch: pieces are put together here and their buffers go back at once. */
-  #assembly: Uint8Array;
+  /** A batch that came in several buffers is put together here. */
+  #assembly = new Uint8Array(0);
   #assembled = 0;
+  /** The batch handed out lies in the ring: its buffer goes back when the next one is asked for. */
+  #isHeld = false;
   /** Bytes of batches taken. */
   bytes = 0;
 
   constructor(channelId: string, ring: Ring) {
     this.channelId = channelId;
     this.ring = ring;
-    this.#assembly = new Uint8Array(ring.bufferBytes);
   }
 
   /** NETWORK when the way from the producer broke. A producer that failed by itself just stays silent. */
@@ -25,21 +26,34 @@ export class ChannelReader {
     return channelFailure(this.channelId, 'producer');
   }
 
+  /** Bytes of memory of its own. */
+  get memoryBytes(): number {
+    return this.#assembly.byteLength;
+  }
+
   /** Bytes of a batch, valid until the next call, or a control frame; undefined when nothing (whole) is there. */
   next(): Uint8Array | ControlEvent | undefined {
+    const { ring } = this;
+    if (this.#isHeld) {
+      this.#isHeld = false;
+      ring.release();
+    }
     for (;;) {
-      const entry = this.ring.peek();
+      const entry = ring.peek();
       if (entry === undefined) return undefined;
       if (entry.kind === 'control') {
-        this.ring.release();
+        ring.release();
         return entry.event;
       }
+      this.bytes += entry.bytes.byteLength;
+      if (!entry.continues && this.#assembled === 0) {
+        this.#isHeld = true;
+        return entry.bytes;
+      }
       this.#append(entry.bytes);
-      const continues = entry.continues;
-      this.ring.release();
-      if (continues) continue;
+      ring.release();
+      if (entry.continues) continue;
       const batch = this.#assembly.subarray(0, this.#assembled);
-      this.bytes += this.#assembled;
       this.#assembled = 0;
       return batch;
     }

@@ -91,10 +91,11 @@ export class ChannelWriter {
 
   #roomNow(): boolean {
     this.#drain();
-    return this.#overdraft.length === 0 && this.ring.freeBuffers > 0;
+    return this.#overdraft.length === 0 && this.ring.hasFree;
   }
 
   #drain(): void {
+    if (this.#overdraft.length === 0) return;
     let done = 0;
     while (done < this.#overdraft.length) {
       const head = this.#overdraft[done]!;
@@ -114,13 +115,14 @@ export class ChannelWriter {
 
   /** Returns the offset reached. */
   #writeToRing(bytes: Uint8Array, from: number, continues: boolean): number {
+    const { ring } = this;
     let offset = from;
     while (offset < bytes.byteLength) {
-      const buffer = this.ring.claim();
+      const buffer = ring.claim();
       if (buffer === undefined) break;
       const end = Math.min(offset + buffer.byteLength, bytes.byteLength);
-      buffer.set(bytes.subarray(offset, end));
-      this.ring.commit(end - offset, continues || end < bytes.byteLength);
+      buffer.set(end - offset === bytes.byteLength ? bytes : bytes.subarray(offset, end));
+      ring.commit(end - offset, continues || end < bytes.byteLength);
       offset = end;
     }
     return offset;

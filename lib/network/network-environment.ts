@@ -13,6 +13,7 @@ import { Bell, createBells } from './bell.js';
 import { PartitionClient } from './partition-client.js';
 import { PartitionServer } from './partition-server.js';
 import { createRingMemory, Ring } from './ring.js';
+import { Sleeper } from './sleeper.js';
 import type { ChannelRoute, SlotChannels } from './slot-channels.js';
 
 export interface NetworkOptions {
@@ -51,6 +52,7 @@ export class NetworkEnvironment {
   readonly #options: Required<NetworkOptions>;
   readonly #bells: SharedArrayBuffer;
   readonly #bell: Bell;
+  readonly #sleeper: Sleeper;
   readonly #server: PartitionServer;
   readonly #client: PartitionClient;
   readonly #slots = new Map<number, OpenSlot>();
@@ -70,6 +72,7 @@ export class NetworkEnvironment {
     };
     this.#bells = createBells(options.slots + 1);
     this.#bell = new Bell(this.#bells, mainBell);
+    this.#sleeper = new Sleeper(this.#bell, env.clock, systemRunSoon);
     this.#server = new PartitionServer(this.#env, {
       ...this.#options,
       onRoom: () => this.#pump(),
@@ -222,7 +225,7 @@ export class NetworkEnvironment {
     const hasMore = this.#server.pump();
     this.#isPumping = false;
     if (!hasMore) {
-      this.#cancelSleep = this.#bell.sleep(seen, () => this.#pump());
+      this.#cancelSleep = this.#sleeper.sleep(seen, () => this.#pump());
       return;
     }
     this.#cancelSleep = () => undefined;

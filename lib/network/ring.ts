@@ -31,9 +31,9 @@ const controlEntries = 16;
 const headerBytes = 128;
 const entryBytes = 24;
 
-// Words of the header (Int32). Counters run in [0, 2 x capacity), so that full and empty differ.
-// The consumer advances ENTRIES_READ before the counter of the kind: a free buffer or lane place always
-// has a free entry.
+// Words of the header (Int32). Counters run in [0, 2 x capacity), so that full and empty differ. Each has one
+// writer, which reads its own without Atomics; the other end reads it with. The consumer advances ENTRIES_READ
+// before the counter of the kind: a free buffer or lane place always has a free entry.
 const BUFFERS = 0;
 const BUFFER_BYTES = 1;
 const ENTRIES_WRITTEN = 2;
@@ -107,26 +107,36 @@ export class Ring {
 
   /** Data buffers that can be claimed. */
   get freeBuffers(): number {
-    return this.buffers - this.#distance(DATA_WRITTEN, DATA_READ, this.buffers);
+    const header = this.#header;
+    const used = Atomics.load(header, DATA_WRITTEN) - Atomics.load(header, DATA_READ);
+    return used < 0 ? -this.buffers - used : this.buffers - used;
+  }
+
+  /** The producer's `freeBuffers > 0`. */
+  get hasFree(): boolean {
+    const header = this.#header;
+    const used = header[DATA_WRITTEN]! - Atomics.load(header, DATA_READ);
+    return used !== this.buffers && used !== -this.buffers;
   }
 
   /** The next free buffer, to be written in place; undefined when the channel has no credit. */
   claim(): Uint8Array | undefined {
-    if (this.freeBuffers === 0) return undefined;
-    return this.#data[this.#load(DATA_WRITTEN) % this.buffers];
+    if (!this.hasFree) return undefined;
+    const written = this.#header[DATA_WRITTEN]!;
+    return this.#data[written < this.buffers ? written : written - this.buffers];
   }
 
   /** Hands over the claimed buffer. `continues`: the next data buffer belongs to the same batch. */
   commit(length: number, continues: boolean): void {
-    this.#put(continues ? KIND_DATA_CONTINUES : KIND_DATA, length, 0, 0);
+    this.#put(continues ? KIND_DATA_CONTINUES : KIND_DATA, length);
     this.#advance(DATA_WRITTEN, this.buffers);
     this.#publish();
   }
 
   /** False when the control lane is full. */
   writeControl(event: ControlEvent): boolean {
-    if (this.#distance(CONTROL_WRITTEN, CONTROL_READ, controlEntries) === controlEntries)
-      return false;
+    const waiting = this.#header[CONTROL_WRITTEN]! - Atomics.load(this.#header, CONTROL_READ);
+    if (waiting === controlEntries || waiting === -controlEntries) return false;
     switch (event.kind) {
       case 'watermark':
         this.#put(KIND_WATERMARK, 0, event.timestamp, 0);
@@ -141,10 +151,10 @@ export class Ring {
         this.#put(KIND_CANCEL_BARRIER, 0, event.checkpointId, 0);
         break;
       case 'endOfData':
-        this.#put(KIND_END_OF_DATA, 0, 0, 0);
+        this.#put(KIND_END_OF_DATA, 0);
         break;
       case 'endOfPartition':
-        this.#put(KIND_END_OF_PARTITION, 0, 0, 0);
+        this.#put(KIND_END_OF_PARTITION, 0);
         break;
     }
     this.#advance(CONTROL_WRITTEN, controlEntries);
@@ -163,33 +173,35 @@ export class Ring {
   // ---- Consumer -------------------------------------------------------------------------------
 
   get isEmpty(): boolean {
-    return this.#load(ENTRIES_WRITTEN) === this.#load(ENTRIES_READ);
+    return Atomics.load(this.#header, ENTRIES_WRITTEN) === this.#header[ENTRIES_READ];
   }
 
   /** The oldest entry; the bytes of a data entry are the buffer itself, valid until `release`. */
   peek(): RingEntry | undefined {
     if (this.isEmpty) return undefined;
-    const at = (this.#load(ENTRIES_READ) % this.#capacity) * entryBytes;
-    const kind = this.#entries.getInt32(at, true);
+    const header = this.#header;
+    const entries = this.#entries;
+    const at = this.#entryAt(header[ENTRIES_READ]!);
+    const kind = entries.getInt32(at, true);
     if (kind === KIND_DATA || kind === KIND_DATA_CONTINUES) {
-      const buffer = this.#data[this.#load(DATA_READ) % this.buffers];
-      const bytes = (buffer ?? missing()).subarray(0, this.#entries.getInt32(at + 4, true));
+      const read = header[DATA_READ]!;
+      const buffer = this.#data[read < this.buffers ? read : read - this.buffers]!;
+      const bytes = buffer.subarray(0, entries.getInt32(at + 4, true));
       return { kind: 'data', bytes, continues: kind === KIND_DATA_CONTINUES };
     }
-    const a = this.#entries.getFloat64(at + 8, true);
-    const b = this.#entries.getFloat64(at + 16, true);
+    const a = entries.getFloat64(at + 8, true);
+    const b = entries.getFloat64(at + 16, true);
     return { kind: 'control', event: toEvent(kind, a, b) };
   }
 
   /** Gives back the entry last peeked, and its buffer. */
   release(): void {
-    const at = (this.#load(ENTRIES_READ) % this.#capacity) * entryBytes;
-    const kind = this.#entries.getInt32(at, true);
+    const kind = this.#entries.getInt32(this.#entryAt(this.#header[ENTRIES_READ]!), true);
     const isData = kind === KIND_DATA || kind === KIND_DATA_CONTINUES;
     this.#advance(ENTRIES_READ, this.#capacity);
     if (isData) this.#advance(DATA_READ, this.buffers);
     else this.#advance(CONTROL_READ, controlEntries);
-    const waitsFor = this.#load(PRODUCER_WAITS_FOR);
+    const waitsFor = Atomics.load(this.#header, PRODUCER_WAITS_FOR);
     if (waitsFor !== 0 && (!isData || this.freeBuffers >= waitsFor)) {
       Atomics.store(this.#header, PRODUCER_WAITS_FOR, 0);
       this.#bellOf('producer')?.ring();
@@ -225,12 +237,13 @@ export class Ring {
     return bell;
   }
 
-  #put(kind: number, length: number, a: number, b: number): void {
-    const at = (this.#load(ENTRIES_WRITTEN) % this.#capacity) * entryBytes;
-    this.#entries.setInt32(at, kind, true);
-    this.#entries.setInt32(at + 4, length, true);
-    this.#entries.setFloat64(at + 8, a, true);
-    this.#entries.setFloat64(at + 16, b, true);
+  #put(kind: number, length: number, a = 0, b = 0): void {
+    const entries = this.#entries;
+    const at = this.#entryAt(this.#header[ENTRIES_WRITTEN]!);
+    entries.setInt32(at, kind, true);
+    entries.setInt32(at + 4, length, true);
+    entries.setFloat64(at + 8, a, true);
+    entries.setFloat64(at + 16, b, true);
   }
 
   #publish(): void {
@@ -238,18 +251,18 @@ export class Ring {
     this.#bellOf('consumer')?.ring();
   }
 
+  #entryAt(counter: number): number {
+    return (counter < this.#capacity ? counter : counter - this.#capacity) * entryBytes;
+  }
+
   #load(word: number): number {
     return Atomics.load(this.#header, word);
   }
 
-  /** Each counter has one writer, so reading and storing need not be one step. */
+  /** By the counter's only writer. */
   #advance(word: number, capacity: number): void {
-    Atomics.store(this.#header, word, (this.#load(word) + 1) % (2 * capacity));
-  }
-
-  #distance(ahead: number, behind: number, capacity: number): number {
-    const difference = this.#load(ahead) - this.#load(behind);
-    return difference < 0 ? difference + 2 * capacity : difference;
+    const next = this.#header[word]! + 1;
+    Atomics.store(this.#header, word, next === 2 * capacity ? 0 : next);
   }
 }
 
@@ -270,8 +283,4 @@ function toEvent(kind: number, a: number, b: number): ControlEvent {
     default:
       throw new InvariantError('a ring holds an entry of unknown kind', { kind });
   }
-}
-
-function missing(): never {
-  throw new InvariantError('a ring has no buffer at a valid index');
 }

@@ -2,6 +2,7 @@
 import { setPeriodicTimer, type Clock } from '../base/clock.js';
 import { systemRunSoon } from '../base/system-run-soon.js';
 import type { Bell } from '../network/bell.js';
+import { Sleeper, type SleeperOptions } from '../network/sleeper.js';
 
 export interface SlotLoop {
   /** Runs `fn` once, when other work of the thread had its turn. */
@@ -14,11 +15,15 @@ export interface SlotLoop {
 
 const holdPeriodMs = 60_000;
 
-/** The loop of a real thread (worker or main). */
-export function createSlotLoop(clock: Clock): SlotLoop {
+/** The loop of a real thread (worker or main), for one slot. */
+export function createSlotLoop(clock: Clock, options?: SleeperOptions): SlotLoop {
+  let sleeper: Sleeper | undefined;
   return {
     runSoon: systemRunSoon,
-    sleep: (bell, seen, fn) => bell.sleep(seen, fn),
+    sleep: (bell, seen, fn) => {
+      sleeper ??= new Sleeper(bell, clock, systemRunSoon, options);
+      return sleeper.sleep(seen, fn);
+    },
     hold: () => setPeriodicTimer(clock, holdPeriodMs, () => undefined),
   };
 }

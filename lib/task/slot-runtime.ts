@@ -28,6 +28,11 @@ import type { TaskHost } from './task-host.js';
 /** Quanta between two looks at the memory of the slot. */
 const quantaPerMemoryCheck = 16;
 
+/** ms between two flushes of an idle slot: one more for every 16 channels, as each costs a batch for each of them. */
+function idleFlushMs(channels: number): number {
+  return 1 + Math.floor(channels / 16);
+}
+
 export class SlotRuntime implements TaskHost {
   readonly env: Env;
   readonly ports: SlotPorts;
@@ -46,6 +51,12 @@ export class SlotRuntime implements TaskHost {
   #wasWoken = false;
   #cancelSleep: () => void = () => undefined;
   #quanta = 0;
+  /** Records may have been collected since the outputs were flushed last. */
+  #hasWorked = false;
+  #flushedAt = -Infinity;
+  #idleFlushMs = Infinity;
+  #isFlushDue = false;
+  #cancelIdleFlush: CancelTimer = () => undefined;
 
   constructor(env: Env, ports: SlotPorts, options: SlotRuntimeOptions = {}) {
     this.env = env;
@@ -71,6 +82,8 @@ export class SlotRuntime implements TaskHost {
     const { bufferTimeoutMs } = deployment.jobGraph.config;
     const { clock } = this.env;
     if (bufferTimeoutMs > 0) {
+      const channels = deployment.tasks.flatMap((task) => task.outputs.flatMap((o) => o.channels));
+      this.#idleFlushMs = idleFlushMs(channels.length);
       this.#timers.push(setPeriodicTimer(clock, bufferTimeoutMs, () => this.#flush()));
     }
     this.#timers.push(
@@ -154,7 +167,9 @@ export class SlotRuntime implements TaskHost {
         this.#checkMemory();
       }
       if (this.#isStopped()) return;
-      if (!hasWorked && !this.#wasWoken) {
+      if (hasWorked) this.#hasWorked = true;
+      else if (!this.#wasWoken) {
+        this.#flushIdle();
         this.#loopState = 'asleep';
         this.#cancelSleep = this.ports.loop.sleep(bell, seen, () => this.#run());
         return;
@@ -178,7 +193,30 @@ export class SlotRuntime implements TaskHost {
   }
 
   #flush(): void {
+    this.#flushedAt = this.env.clock.now();
     for (const task of this.#tasks) task.flush();
+    // What found no room is tried again when the bell has told of some.
+    this.#hasWorked = !this.#tasks.every((task) => task.hasRoom);
+  }
+
+  /**
+   * Nothing is left to do: what was collected goes out now, rather than at the buffer timeout. Under load the slot is
+   * idle for a moment now and then, and buffers should be full: so not all the time, but soon.
+   */
+  #flushIdle(): void {
+    if (!this.#hasWorked || this.#isFlushDue || this.#idleFlushMs === Infinity) return;
+    const { clock } = this.env;
+    const waitMs = this.#flushedAt + this.#idleFlushMs - clock.now();
+    if (waitMs <= 0) {
+      this.#flush();
+      return;
+    }
+    this.#isFlushDue = true;
+    this.#cancelIdleFlush = clock.setTimer(waitMs, () => {
+      this.#isFlushDue = false;
+      // Awake again: the flush is due when it is idle next.
+      if (this.#loopState === 'asleep') this.#flush();
+    });
   }
 
   #reportMetrics(): void {
@@ -190,6 +228,7 @@ export class SlotRuntime implements TaskHost {
     this.#cancelSleep();
     this.#loopState = 'stopped';
     for (const cancel of this.#timers) cancel();
+    this.#cancelIdleFlush();
     if (this.#tasks.length > 0) this.#reportMetrics();
     this.ports.report({ kind: 'closed' });
     this.#closed.resolve();

@@ -1,7 +1,10 @@
 import t from 'tap';
 import { MillraceError } from '../../../lib/base/errors.js';
 import type { OperatorId } from '../../../lib/base/ids.js';
-import type { OperatorSnapshotInProgress } from '../../../lib/operators/stream-operator.js';
+import type {
+  OperatorSnapshotInProgress,
+  SourceStreamOperator,
+} from '../../../lib/operators/stream-operator.js';
 import type { SlotRuntimeOptions } from '../../../lib/task/slot-ports.js';
 import { SlotCluster } from '../../support/slot-cluster.js';
 import { attemptIdOf, type TestJob, type TestPlacement } from '../../support/slot-job.js';
@@ -170,31 +173,94 @@ t.test('a record that explodes fails its task instead of the memory', async (t) 
   await c.close();
 });
 
-t.test('a record waits in a partly filled buffer no longer than the buffer timeout', async (t) => {
-  let hasPaused = false;
-  const source = new TestSource({
-    records: 10,
-    pauses: () => {
-      const pauses = hasPaused;
-      hasPaused = !hasPaused;
-      return pauses;
-    },
-  });
-  const sink = new CheckingSink();
-  const c = cluster(twoTasks([source], [sink]), {
-    slotOf: (vertex) => (vertex === 'source' ? 0 : 1),
-  });
-  for (let i = 0; i < 50; i += 1) {
-    c.step();
-    await c.settle();
+/** Emits when it is told to. */
+class ToldSource extends TestOperator implements SourceStreamOperator {
+  #left = 0;
+  #seq = 0;
+
+  give(records: number): void {
+    this.#left += records;
+    this.context.wakeUp();
   }
-  t.equal(source.position, 1);
-  t.same(sink.counts, {});
-  c.clock.advance(9);
-  t.same(sink.counts, {}, 'not yet');
-  c.clock.advance(91);
-  for (let i = 0; i < 5; i += 1) c.loops[1]!.step();
-  t.ok((sink.counts['source.0.0'] ?? 0) >= 1, 'after 100 ms');
+  emitNext(): 'more' | 'nothing' {
+    if (this.#left === 0) return 'nothing';
+    this.#left -= 1;
+    this.context.output.collect({ from: 'source', seq: this.#seq, via: 'source' }, this.#seq);
+    this.#seq += 1;
+    return 'more';
+  }
+  handleOperatorEvent(): void {}
+}
+
+t.test(
+  'a slot that has nothing left to do sends what it collected, once a millisecond',
+  async (t) => {
+    const source = new ToldSource();
+    const sink = new CheckingSink();
+    const c = cluster(twoTasks([source], [sink]), {
+      slotOf: (vertex) => (vertex === 'source' ? 0 : 1),
+    });
+    const run = async (): Promise<unknown> => {
+      for (let i = 0; i < 20; i += 1) {
+        c.step();
+        await c.settle();
+      }
+      return sink.counts['source'];
+    };
+    await run();
+    source.give(1);
+    t.equal(await run(), 1, 'at once');
+    source.give(1);
+    t.equal(await run(), 1, 'not so soon');
+    c.clock.advance(0.5);
+    source.give(1);
+    t.equal(await run(), 1);
+    c.clock.advance(0.5);
+    t.equal(await run(), 3, 'together, a millisecond after the last');
+    c.clock.advance(1);
+    source.give(1);
+    t.equal(await run(), 4, 'at once');
+    const timers = c.clock.timerCount;
+    c.clock.advance(50);
+    t.equal(await run(), 4);
+    t.equal(c.clock.timerCount, timers, 'no timer runs for an idle slot');
+    await c.close();
+  },
+);
+
+t.test('a busy slot sends partly filled buffers when the buffer timeout has passed', async (t) => {
+  const source = new ToldSource();
+  const sink = new CheckingSink();
+  const busy = new TestSource({ records: 1e9 });
+  const job: TestJob = {
+    vertices: [
+      { name: 'source', parallelism: 1, operators: [() => source] },
+      { name: 'sink', parallelism: 1, operators: [() => sink] },
+      { name: 'busy', parallelism: 1, operators: [() => busy] },
+      { name: 'other', parallelism: 1, operators: [() => new CheckingSink()] },
+    ],
+    edges: [
+      { from: 'source', to: 'sink', strategy: 'HASH', key: () => 1 },
+      { from: 'busy', to: 'other', strategy: 'HASH', key: () => 1 },
+    ],
+  };
+  const c = cluster(job, { slotOf: (vertex) => (vertex === 'sink' ? 1 : 0) });
+  const run = async (): Promise<unknown> => {
+    for (let i = 0; i < 20; i += 1) {
+      c.step();
+      await c.settle();
+    }
+    return sink.counts['source'];
+  };
+  await run();
+  source.give(1);
+  const before = busy.position;
+  t.equal(await run(), undefined);
+  t.ok(busy.position > before, 'the slot is busy with another task');
+  c.clock.advance(99);
+  t.equal(await run(), undefined, 'not yet');
+  c.clock.advance(1);
+  t.equal(await run(), 1, 'after 100 ms');
   await c.close();
 });
 
