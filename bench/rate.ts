@@ -1,5 +1,4 @@
 /** From what the threads of one sample saw to its figures. */
-import { MillraceError } from '../lib/base/errors.js';
 import type { Mark, MeterReport } from './jobs/meter.js';
 
 /** One run of one variant. */
@@ -10,14 +9,18 @@ export interface Sample {
   readonly facts: Readonly<Record<string, number>>;
 }
 
+/** Shorter than this a steady window says nothing. */
+const leastSeconds = 0.05;
+
 /**
  * Records a second of all threads together, between the moment the last of them was warm and the moment the first
- * of them had no more input. `isWarm` tells a thread's state from one of its marks and its first one.
+ * of them had no more input. `isWarm` tells a thread's state from one of its marks and its first one. Undefined when
+ * there was no such time.
  */
 export function rateOf(
   reports: readonly MeterReport[],
   isWarm: (mark: Mark, first: Mark) => boolean,
-): Sample {
+): Sample | undefined {
   const windows = reports.map(({ marks }) => ({
     start: marks.find((mark) => isWarm(mark, marks[0] ?? mark))?.atMs ?? Infinity,
     end: marks.at(-1)?.atMs ?? -Infinity,
@@ -25,8 +28,7 @@ export function rateOf(
   const start = Math.max(...windows.map((one) => one.start));
   const end = Math.min(...windows.map((one) => one.end));
   const seconds = (end - start) / 1000;
-  if (!(seconds > 0.05))
-    throw new MillraceError('INVARIANT', `a sample of ${seconds.toFixed(3)} s says nothing`);
+  if (!(seconds >= leastSeconds)) return undefined;
   const records = sum(reports.map(({ marks }) => between(marks, start, end, countOf)));
   // One report of each process: CPU time is that of all its threads.
   const processes = [...new Map(reports.map((one) => [one.pid, one])).values()];
@@ -41,6 +43,15 @@ export function rateOf(
       residentMb: sum(processes.map((one) => one.residentMb)),
     },
   };
+}
+
+/** From the first mark to the last: a first guess, with everything that was still cold. */
+export function roughRateOf(reports: readonly MeterReport[]): Sample {
+  const marks = reports.flatMap((one) => [...one.marks]);
+  const times = marks.map(({ atMs }) => atMs);
+  const seconds = (Math.max(...times) - Math.min(...times)) / 1000;
+  const records = sum(reports.map(({ count }) => count));
+  return { value: records / Math.max(seconds, 0.01), facts: { seconds, records } };
 }
 
 const countOf = (mark: Mark): number => mark.count;

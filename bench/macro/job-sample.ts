@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { MillraceError } from '../../lib/base/errors.js';
 import type { BenchJobArguments } from '../jobs/arguments.js';
 import type { MeterReport } from '../jobs/meter.js';
-import { latencyOf, rateOf, type Sample } from '../rate.js';
+import { latencyOf, rateOf, roughRateOf, type Sample } from '../rate.js';
 import { submit, waitFor } from '../support.js';
 import type { BenchClusters, Topology } from './clusters.js';
 import { expectedTotals, type Totals } from './expected.js';
@@ -54,7 +54,7 @@ export async function sampleJob(
     const reports = readReports(out, spec.parallelism);
     if (spec.job === 'latency') return latencySample(reports, all);
     verify(spec, reports, expectedOnce(spec, all));
-    return rateOf(reports, ({ count }) => count >= from);
+    return rateOf(reports, ({ count }) => count >= from) ?? roughRateOf(reports);
   } finally {
     if (profileInto === undefined) rmSync(out, { recursive: true, force: true });
   }

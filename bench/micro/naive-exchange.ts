@@ -282,12 +282,12 @@ function conclude(results: readonly PeerResult[], { warmMs }: ExchangeArguments)
     total(({ report }) => report.sum),
     total((result) => result.expectedSum),
   );
-  tell(
-    rateOf(
-      results.map(({ report }) => report),
-      (mark, first) => mark.atMs >= first.atMs + warmMs,
-    ),
+  const rate = rateOf(
+    results.map(({ report }) => report),
+    (mark, first) => mark.atMs >= first.atMs + warmMs,
   );
+  if (rate === undefined) throw new RangeError('the time was too short');
+  tell(rate);
 }
 
 interface MainArguments extends ExchangeArguments {
