@@ -7,7 +7,8 @@ import { MillraceError } from '../base/errors.js';
 import type { Counter, Gauge } from '../base/metrics.js';
 import { MIN_WATERMARK } from '../record/stream-element.js';
 import { OperatorStateBackend } from '../state/operator-state-backend.js';
-import type { KeyedSnapshot, KeyedStateBackend } from '../state/keyed-state-backend.js';
+import type { KeyedSnapshot } from '../state/keyed-snapshot.js';
+import type { KeyedStateBackend } from '../state/keyed-state-backend.js';
 import type { HashMapStates } from '../state/hash-map-states.js';
 import type { OperatorSubtaskState } from '../state/state-handle.js';
 import type {
@@ -16,6 +17,13 @@ import type {
   StreamOperator,
 } from './stream-operator.js';
 import { asRich, userError } from './user-function.js';
+
+/** How long a slice of a snapshot's encoding holds up the records. */
+const sliceMs = 1;
+
+function givenUp(checkpointId: number): MillraceError {
+  return new MillraceError('CLOSED', `checkpoint ${checkpointId} was aborted`);
+}
 
 export abstract class AbstractOperator implements StreamOperator {
   protected context!: OperatorContext;
@@ -26,6 +34,8 @@ export abstract class AbstractOperator implements StreamOperator {
   protected completedWatermark = MIN_WATERMARK;
   /** Long loops in order of arrival; the first is running or waits for its next quantum. */
   readonly #steps: (() => boolean)[] = [];
+  /** Keyed state that is being encoded, by checkpoint; several may overlap. */
+  readonly #snapshots = new Map<number, KeyedSnapshot>();
 
   setup(context: OperatorContext): void {
     this.context = context;
@@ -66,7 +76,8 @@ export abstract class AbstractOperator implements StreamOperator {
 
   snapshotState(checkpointId: number): OperatorSnapshotInProgress {
     this.onSnapshot(checkpointId);
-    const keyed: KeyedSnapshot | undefined = this.keyedBackend()?.snapshot();
+    const keyed = this.keyedBackend()?.snapshot();
+    if (keyed !== undefined) this.#snapshots.set(checkpointId, keyed);
     const operator = this.operatorState.snapshot();
     const watermark = this.completedWatermark;
     const { storage, attemptId, operatorId } = this.context;
@@ -74,6 +85,7 @@ export abstract class AbstractOperator implements StreamOperator {
     return {
       finish: async (): Promise<OperatorSubtaskState> => {
         await this.syncSideEffects();
+        if (keyed !== undefined) await this.#encode(checkpointId, keyed);
         const keyedHandle = await keyed?.write(storage, checkpointId, `${name}-keyed`);
         const operatorHandle = await operator.write(storage, checkpointId, `${name}-operator`);
         return {
@@ -85,12 +97,32 @@ export abstract class AbstractOperator implements StreamOperator {
     };
   }
 
+  /** Beside the records, in slices; until it is done, state that is about to change is copied. */
+  async #encode(checkpointId: number, snapshot: KeyedSnapshot): Promise<void> {
+    const { clock } = this.context;
+    try {
+      await this.context.inBackground(() => {
+        if (this.#snapshots.get(checkpointId) !== snapshot) throw givenUp(checkpointId);
+        const end = clock.now() + sliceMs;
+        return snapshot.step(() => clock.now() >= end);
+      });
+    } finally {
+      this.#giveUp(checkpointId);
+    }
+  }
+
+  /** Nothing is copied for the snapshot any more. */
+  #giveUp(checkpointId: number): void {
+    this.#snapshots.get(checkpointId)?.cancel();
+    this.#snapshots.delete(checkpointId);
+  }
+
   notifyCheckpointComplete(_checkpointId: number): void | Promise<void> {
     // Most operators have no side effects to publish.
   }
 
-  notifyCheckpointAborted(_checkpointId: number): void {
-    // Most operators keep nothing per checkpoint.
+  notifyCheckpointAborted(checkpointId: number): void {
+    this.#giveUp(checkpointId);
   }
 
   finish(): void {

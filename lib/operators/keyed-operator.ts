@@ -3,20 +3,22 @@ import type { KeySelector } from '../api/functions.js';
 import type { TimeDomain, TimerService } from '../api/process-function.js';
 import { MillraceError } from '../base/errors.js';
 import { computeKeyGroupRange } from '../state/key-group-range.js';
+import { hashKey } from '../state/key-group.js';
 import { KeyedStateBackend } from '../state/keyed-state-backend.js';
 import { HashMapStates } from '../state/hash-map-states.js';
 import { TimerQueue } from '../time/timer-service.js';
 import { AbstractOperator } from './abstract-operator.js';
+import type { CodeScope, RecordNames } from './operator-code.js';
 import type { OperatorContext } from './stream-operator.js';
 
 export abstract class KeyedOperator extends AbstractOperator {
   protected backend!: KeyedStateBackend;
   protected states!: HashMapStates;
-  readonly #keySelector: KeySelector<unknown, unknown>;
+  protected readonly keySelector: KeySelector<unknown, unknown>;
 
   constructor(keySelector: KeySelector<unknown, unknown>) {
     super();
-    this.#keySelector = keySelector;
+    this.keySelector = keySelector;
   }
 
   override setup(context: OperatorContext): void {
@@ -36,13 +38,29 @@ export abstract class KeyedOperator extends AbstractOperator {
   }
 
   protected selectKey(value: unknown): unknown {
-    const select = this.#keySelector;
+    const select = this.keySelector;
     try {
       return select(value);
     } catch (error) {
       throw this.blame(error);
     }
   }
+
+  /** Statements that make the record's key the current one; user code is blamed on this operator. */
+  protected generateKey(scope: CodeScope, { value, keyHash }: RecordNames): string {
+    const select = scope.bind('keyOf', () => this.keySelector);
+    const backend = scope.bind('backend', () => this.backend);
+    const key = scope.local('key');
+    return `${scope.blame}
+const ${key} = ${select}(${value});
+${backend}.setCurrentKey(${key}, ${generateHash(scope, key, keyHash)});`;
+  }
+}
+
+/** Expression of the key's hash, which the producer may have computed already. */
+export function generateHash(scope: CodeScope, key: string, keyHash: string | undefined): string {
+  const hash = `${scope.bind('hashKey', () => hashKey)}(${key})`;
+  return keyHash === undefined ? hash : `${keyHash} ?? ${hash}`;
 }
 
 /** Adds timers in both time domains. */
@@ -57,8 +75,8 @@ export abstract class TimedKeyedOperator extends KeyedOperator {
 
   override setup(context: OperatorContext): void {
     super.setup(context);
-    this.#eventTimers = new TimerQueue('timers/event', context.maxParallelism);
-    this.#processingTimers = new TimerQueue('timers/processing', context.maxParallelism);
+    this.#eventTimers = new TimerQueue('timers/event', this.backend);
+    this.#processingTimers = new TimerQueue('timers/processing', this.backend);
     this.timerService = this.#createTimerService();
   }
 
@@ -86,11 +104,13 @@ export abstract class TimedKeyedOperator extends KeyedOperator {
 
   #fireDue(queue: TimerQueue, domain: TimeDomain, limit: number): boolean {
     for (;;) {
-      const timer = queue.poll(limit);
-      if (timer === undefined) return true;
-      this.backend.setCurrentKeyIn(timer.identity, timer.keyGroup);
-      this.fireTimer(domain, timer.timestamp);
+      const slot = queue.poll(limit);
+      if (slot < 0) return true;
+      this.backend.setCurrentSlot(slot);
+      this.fireTimer(domain, queue.polledAt);
       this.backend.clearCurrentKey();
+      // Held until here, so that the key kept its slot whatever the function cleared.
+      this.backend.index.release(slot);
       if (this.context.shouldYield()) return false;
     }
   }
@@ -132,17 +152,17 @@ export abstract class TimedKeyedOperator extends KeyedOperator {
         return context.processingTime.now();
       },
       registerEventTimeTimer: (timestamp) => {
-        event.register(backend.currentIdentity, backend.currentKeyGroup, checked(timestamp));
+        event.register(checked(timestamp));
       },
       registerProcessingTimeTimer: (timestamp) => {
-        processing.register(backend.currentIdentity, backend.currentKeyGroup, checked(timestamp));
+        processing.register(checked(timestamp));
         this.#arm();
       },
       deleteEventTimeTimer: (timestamp) => {
-        event.delete(backend.currentIdentity, checked(timestamp));
+        event.delete(checked(timestamp));
       },
       deleteProcessingTimeTimer: (timestamp) => {
-        processing.delete(backend.currentIdentity, checked(timestamp));
+        processing.delete(checked(timestamp));
       },
     };
   }

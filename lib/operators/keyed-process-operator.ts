@@ -2,12 +2,13 @@ import type { FunctionOf, KeySelector } from '../api/functions.js';
 import type { KeyedProcessFunction, OnTimerContext, TimeDomain } from '../api/process-function.js';
 import { NO_TIMESTAMP } from '../record/stream-element.js';
 import { TimedKeyedOperator } from './keyed-operator.js';
+import { callee, type CodeScope, type GeneratesCode, type RecordNames } from './operator-code.js';
 import { RecordCollector } from './record-collector.js';
 import type { OperatorContext } from './stream-operator.js';
 import { bindObject } from './user-function.js';
 
 /** Runs a KeyedProcessFunction: state and timers of the current key, side outputs. */
-export class KeyedProcessOperator<K, T, R> extends TimedKeyedOperator {
+export class KeyedProcessOperator<K, T, R> extends TimedKeyedOperator implements GeneratesCode {
   readonly #fn: KeyedProcessFunction<K, T, R>;
   #collector!: RecordCollector<R>;
   #functionContext!: OnTimerContext<K>;
@@ -51,6 +52,18 @@ export class KeyedProcessOperator<K, T, R> extends TimedKeyedOperator {
       throw this.blame(error);
     }
     this.backend.clearCurrentKey();
+  }
+
+  generate(scope: CodeScope, record: RecordNames): string {
+    const process = callee(scope, 'process', this.#fn, 'processElement');
+    const collector = scope.bind('record', () => this.#collector);
+    const context = scope.bind('context', () => this.#functionContext);
+    const backend = scope.bind('backend', () => this.backend);
+    const out = scope.collector();
+    return `${this.generateKey(scope, record)}
+${collector}.timestamp = ${out}.timestamp = ${record.timestamp};
+${process}(${record.value}, ${context}, ${out});
+${backend}.clearCurrentKey();`;
   }
 
   protected override fireTimer(domain: TimeDomain, timestamp: number): void {

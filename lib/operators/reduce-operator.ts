@@ -1,9 +1,10 @@
 import type { KeySelector, ReduceFunction } from '../api/functions.js';
 import { ValueStateDescriptor, type ValueState } from '../state/state-descriptor.js';
 import { KeyedOperator } from './keyed-operator.js';
+import type { CodeScope, GeneratesCode, RecordNames } from './operator-code.js';
 
 /** The rolling combination of a key's records: emits the new value for each of them. */
-export class ReduceOperator<T> extends KeyedOperator {
+export class ReduceOperator<T> extends KeyedOperator implements GeneratesCode {
   readonly #reduce: ReduceFunction<T>;
   #value!: ValueState<T>;
 
@@ -30,5 +31,17 @@ export class ReduceOperator<T> extends KeyedOperator {
     }
     this.#value.update(after);
     this.context.output.collect(after, timestamp);
+  }
+
+  generate(scope: CodeScope, record: RecordNames): string {
+    const state = scope.bind('state', () => this.#value);
+    const reduce = scope.bind('reduce', () => this.#reduce);
+    const before = scope.local('before');
+    const after = scope.local('after');
+    return `${this.generateKey(scope, record)}
+const ${before} = ${state}.value();
+const ${after} = ${before} === undefined ? ${record.value} : ${reduce}(${before}, ${record.value});
+${state}.update(${after});
+${scope.emit({ value: after, timestamp: record.timestamp })}`;
   }
 }

@@ -1,7 +1,12 @@
-/** The states of the hash-map backend: one Map per state and key group, keyed by identity. */
+/** The states of the hash-map backend: a column per state over the backend's index of keys. */
 import { MillraceError } from '../base/errors.js';
+import { Column, realNaN } from './column.js';
+import { ColumnSnapshot } from './column-snapshot.js';
 import { identityOf, keyOf, type KeyIdentity } from './key-identity.js';
+import { hashKey } from './key-group.js';
 import type { KeyedStateBackend, KeyedStatePart } from './keyed-state-backend.js';
+import type { PartSnapshot } from './keyed-snapshot.js';
+import { own, ownStrings } from './own.js';
 import type {
   ListState,
   ListStateDescriptor,
@@ -14,63 +19,111 @@ import type {
   ValueStateDescriptor,
 } from './state-descriptor.js';
 
-/** Per key group, as one Map holds at most 2^24 entries and snapshots are written by key group. */
+/** Value to payload and back; identity unless the value is a structure of this file. */
+interface ValueCodec<V> {
+  readonly encode: (value: V) => unknown;
+  readonly decode: (payload: unknown) => V;
+}
+
+/** The values of one state. Absent is told from undefined: NaN, as in the column. */
 class StateTable<V> implements KeyedStatePart {
   readonly name: string;
   readonly kind: StateKind;
-  readonly #backend: KeyedStateBackend;
-  readonly #maps: Map<KeyIdentity, V>[];
-  /** Value to payload and back; identity unless the value is a structure of this file. */
-  readonly #encode: (value: V) => unknown;
-  readonly #decode: (payload: unknown) => V;
+  readonly column = new Column();
+  readonly backend: KeyedStateBackend;
+  readonly #codec: ValueCodec<V>;
 
   constructor(
     backend: KeyedStateBackend,
     descriptor: { readonly name: string; readonly kind: StateKind },
-    codec: { encode: (value: V) => unknown; decode: (payload: unknown) => V },
+    codec: ValueCodec<V>,
   ) {
     this.name = descriptor.name;
     this.kind = descriptor.kind;
-    this.#backend = backend;
-    this.#maps = Array.from({ length: backend.groupCount }, () => new Map<KeyIdentity, V>());
-    this.#encode = codec.encode;
-    this.#decode = codec.decode;
+    this.backend = backend;
+    this.#codec = codec;
   }
 
-  /** Map of the current key group; the caller looks up `backend.currentIdentity` in it. */
-  current(): Map<KeyIdentity, V> {
-    this.#backend.checkKey();
-    return this.#maps[this.#backend.currentGroupIndex]!;
+  /** Of the current key, as the column has it. An object may be changed in place: snapshots get it before that. */
+  peek(): unknown {
+    const slot = this.backend.currentSlot;
+    if (slot < 0) return this.#noSlot();
+    const value = this.column.peek(slot);
+    if (this.column.isObserved && typeof value === 'object' && value !== null) {
+      this.column.capture(slot);
+    }
+    return value;
   }
 
+  /** For values that are never NaN, like the lists and maps of this file. */
   get(): V | undefined {
-    return this.current().get(this.#backend.currentIdentity);
+    const value = this.peek();
+    return value === value ? (value as V) : undefined;
   }
 
-  set(value: V): void {
-    this.current().set(this.#backend.currentIdentity, value);
+  set(value: unknown): void {
+    let slot = this.backend.currentSlot;
+    if (slot < 0) slot = this.backend.insertCurrent();
+    if (this.column.put(slot, value)) this.backend.index.hold(slot);
+  }
+
+  /** As `set`, with strings of its own. */
+  setOwned(value: unknown): void {
+    if (typeof value === 'number') {
+      this.set(value);
+      return;
+    }
+    const slot = this.backend.currentSlot;
+    this.set(ownStrings(value, slot < 0 ? undefined : this.column.peek(slot)));
   }
 
   delete(): void {
-    this.current().delete(this.#backend.currentIdentity);
+    const slot = this.backend.currentSlot;
+    if (slot < 0) this.#noSlot();
+    else if (this.column.remove(slot)) this.backend.releaseCurrent();
   }
 
-  capture(): Map<number, unknown> {
-    const groups = new Map<number, unknown>();
-    this.#maps.forEach((map, index) => {
-      if (map.size === 0) return;
-      const flat: unknown[] = [];
-      for (const [identity, value] of map) flat.push(keyOf(identity), this.#encode(value));
-      groups.set(index + this.#backend.range.start, flat);
+  #noSlot(): number {
+    this.backend.checkKey();
+    return NaN;
+  }
+
+  snapshot(): PartSnapshot {
+    const { name, kind, column, backend } = this;
+    const { index, groupCount } = backend;
+    const snapshot = new ColumnSnapshot({
+      what: `state "${name}"`,
+      column,
+      index,
+      chains: groupCount,
+      chainOf: (slot) => backend.groupOf(slot),
+      encode: this.#codec.encode as (value: unknown) => unknown,
     });
-    return groups;
+    const { log } = snapshot;
+    return {
+      name,
+      kind,
+      encode: () => snapshot.encode(),
+      groups: () => log.chains(),
+      sizeOf: (group) => (log.has(group) ? log.sizeOf(group) : 0),
+      payload: (group) => log.payload(group),
+      end: () => {
+        snapshot.end();
+      },
+    };
   }
 
-  restore(keyGroup: number, payload: unknown): void {
+  restore(_keyGroup: number, payload: unknown): void {
     const flat = payload as unknown[];
-    const map = this.#maps[keyGroup - this.#backend.range.start]!;
-    for (let i = 0; i < flat.length; i += 2)
-      map.set(identityOf(flat[i]), this.#decode(flat[i + 1]));
+    const { index } = this.backend;
+    for (let i = 0; i < flat.length; i += 2) {
+      const key = flat[i];
+      const hash = hashKey(key);
+      let slot = index.find(key, hash);
+      if (slot < 0) slot = index.insert(key, hash);
+      const value = ownStrings(this.#codec.decode(flat[i + 1]), undefined);
+      if (this.column.put(slot, value)) index.hold(slot);
+    }
   }
 }
 
@@ -78,24 +131,21 @@ const plain = { encode: (value: unknown) => value, decode: (payload: unknown) =>
 
 class HashMapValueState<T, V> implements ValueState<T, V> {
   readonly #table: StateTable<unknown>;
-  readonly #backend: KeyedStateBackend;
   readonly #defaultValue: V;
 
-  constructor(backend: KeyedStateBackend, table: StateTable<unknown>, defaultValue: V) {
-    this.#backend = backend;
+  constructor(table: StateTable<unknown>, defaultValue: V) {
     this.#table = table;
     this.#defaultValue = defaultValue;
   }
 
   value(): V {
-    const map = this.#table.current();
-    const value = map.get(this.#backend.currentIdentity);
-    if (value !== undefined) return value as V;
-    return map.has(this.#backend.currentIdentity) ? (value as V) : this.#defaultValue;
+    const value = this.#table.peek();
+    if (value !== value) return this.#defaultValue;
+    return value === realNaN ? (NaN as V) : (value as V);
   }
 
   update(value: T): void {
-    this.#table.set(value);
+    this.#table.setOwned(value);
   }
 
   clear(): void {
@@ -116,8 +166,9 @@ class HashMapListState<T> implements ListState<T> {
 
   add(value: T): void {
     const list = this.#table.get();
-    if (list === undefined) this.#table.set([value]);
-    else list.push(value);
+    const owned = ownStrings(value, undefined) as T;
+    if (list === undefined) this.#table.set([owned]);
+    else list.push(owned);
   }
 
   addAll(values: Iterable<T>): void {
@@ -125,7 +176,7 @@ class HashMapListState<T> implements ListState<T> {
   }
 
   update(values: Iterable<T>): void {
-    const list = [...values];
+    const list = Array.from(values, (value) => ownStrings(value, undefined) as T);
     if (list.length === 0) this.#table.delete();
     else this.#table.set(list);
   }
@@ -148,8 +199,11 @@ class HashMapMapState<K, V> implements MapState<K, V> {
 
   put(key: K, value: V): void {
     const map = this.#table.get();
-    if (map === undefined) this.#table.set(new Map([[identityOf(key), value]]));
-    else map.set(identityOf(key), value);
+    const identity = identityOf(key);
+    const ownKey = typeof identity === 'string' ? own(identity) : identity;
+    const ownValue = ownStrings(value, undefined) as V;
+    if (map === undefined) this.#table.set(new Map([[ownKey, ownValue]]));
+    else map.set(ownKey, ownValue);
   }
 
   contains(key: K): boolean {
@@ -198,12 +252,14 @@ class HashMapReducingState<T> implements ReducingState<T> {
   }
 
   get(): T | undefined {
-    return this.#table.get() as T | undefined;
+    const value = this.#table.peek();
+    if (value !== value) return undefined;
+    return value === realNaN ? (NaN as T) : (value as T);
   }
 
   add(value: T): void {
-    const before = this.#table.get();
-    this.#table.set(before === undefined ? value : this.#reduce(before as T, value));
+    const before = this.get();
+    this.#table.setOwned(before === undefined ? value : this.#reduce(before, value));
   }
 
   clear(): void {
@@ -224,7 +280,7 @@ export class HashMapStates {
 
   getState<T, V>(descriptor: ValueStateDescriptor<T, V>): ValueState<T, V> {
     const table = this.#table<unknown>(descriptor, plain);
-    return new HashMapValueState<T, V>(this.#backend, table, descriptor.defaultValue);
+    return new HashMapValueState<T, V>(table, descriptor.defaultValue);
   }
 
   getListState<T>(descriptor: ListStateDescriptor<T>): ListState<T> {
@@ -249,7 +305,7 @@ export class HashMapStates {
 
   #table<V>(
     descriptor: { readonly name: string; readonly kind: StateKind },
-    codec: { encode: (value: V) => unknown; decode: (payload: unknown) => V },
+    codec: ValueCodec<V>,
   ): StateTable<V> {
     const name = this.#prefix + descriptor.name;
     const known = this.#backend.part(name);

@@ -32,24 +32,27 @@ function mixBlock(hash: number, block: number): number {
   return (Math.imul((h << 13) | (h >>> 19), 5) + 0xe6546b64) | 0;
 }
 
-/** murmur3-32 over the UTF-16 code units, little endian, two to a block. */
+/**
+ * murmur3-32 over the UTF-16 code units, little endian, two to a block. The block is written out here: the
+ * function is called for each record, and inlines whole.
+ */
 function hashString(text: string, seed: number): number {
   const { length } = text;
+  const even = length & ~1;
   let h = seed;
-  let i = 0;
-  for (; i + 1 < length; i += 2) {
-    h = mixBlock(h, text.charCodeAt(i) | (text.charCodeAt(i + 1) << 16));
+  for (let i = 0; i < even; i += 2) {
+    const k = Math.imul(text.charCodeAt(i) | (text.charCodeAt(i + 1) << 16), 0xcc9e2d51);
+    h ^= Math.imul((k << 15) | (k >>> 17), 0x1b873593);
+    h = (Math.imul((h << 13) | (h >>> 19), 5) + 0xe6546b64) | 0;
   }
-  if (i < length) {
-    const k = Math.imul(text.charCodeAt(i), 0xcc9e2d51);
+  if (even !== length) {
+    const k = Math.imul(text.charCodeAt(even), 0xcc9e2d51);
     h ^= Math.imul((k << 15) | (k >>> 17), 0x1b873593);
   }
   return fmix32(h ^ (length * 2));
 }
 
-function hashNumber(key: number): number {
-  // -0 | 0 is 0 and -0 === 0, so that both zeros take this path.
-  if ((key | 0) === key) return fmix32(key | 0);
+function hashDouble(key: number): number {
   if (key !== key) return fmix32(nanHash);
   float[0] = key;
   return fmix32((words[lowWord] ?? 0) ^ fmix32(words[1 - lowWord] ?? 0));
@@ -63,11 +66,14 @@ function hashTuple(key: readonly unknown[]): number {
 
 /** A signed 32-bit hash. RECORD_UNSUPPORTED for what cannot be a key. */
 export function hashKey(key: unknown): number {
+  if (typeof key === 'string') return hashString(key, 0);
+  // -0 | 0 is 0 and -0 === 0, so that both zeros hash as an integer.
+  if (typeof key === 'number') return (key | 0) === key ? fmix32(key) : hashDouble(key);
+  return hashOther(key);
+}
+
+function hashOther(key: unknown): number {
   switch (typeof key) {
-    case 'string':
-      return hashString(key, 0);
-    case 'number':
-      return hashNumber(key);
     case 'boolean':
       return fmix32(key ? trueHash : falseHash);
     case 'bigint':
@@ -92,4 +98,9 @@ export function unsupportedKey(key: unknown): MillraceError {
 
 export function keyGroupOf(key: unknown, maxParallelism: number): number {
   return (hashKey(key) >>> 0) % maxParallelism;
+}
+
+/** The same from the key's hash. */
+export function keyGroupOfHash(hash: number, maxParallelism: number): number {
+  return (hash >>> 0) % maxParallelism;
 }

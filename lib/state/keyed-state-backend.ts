@@ -1,21 +1,21 @@
 /**
- * Keyed state of one operator subtask: named parts (states, timers, windows), each divided by key
- * group. The backend knows the current key and key group, takes snapshots (synchronously captured, then
- * written) and hands restored data to the parts as they are declared. What a job does not declare stays
- * encoded and is written again, so that nothing is lost by leaving a state out for a while.
+ * Keyed state of one operator subtask: named parts (states, timers, windows) over one index of its keys.
+ * The backend knows the current key, begins snapshots (see keyed-snapshot.ts) and hands restored data to the parts as
+ * they are declared. What a job does not declare stays encoded and is written again, so that nothing is lost by
+ * leaving a state out for a while.
  */
+import { InvariantError } from '../base/assert.js';
 import { MillraceError } from '../base/errors.js';
-import { decodeValue, encodeValue } from '../record/codec/value-codec.js';
-import { keyGroupOf } from './key-group.js';
-import { identityOf, keyOf, type KeyIdentity } from './key-identity.js';
+import { decodeValue } from '../record/codec/value-codec.js';
+import { hashKey, keyGroupOfHash } from './key-group.js';
+import { canonicalKey, KeyIndex } from './key-index.js';
+import { KeyedSnapshot, type PartSnapshot } from './keyed-snapshot.js';
 import {
   checkSnapshotHeader,
   decodeSection,
-  encodeSections,
   snapshotKind,
   type StateEntry,
 } from './snapshot-format.js';
-import type { SnapshotStorage } from './snapshot-storage.js';
 import type { KeyedStateHandle, KeyGroupRange } from './state-handle.js';
 
 /** One named thing that lives by key group. Its payload is plain data for the value codec. */
@@ -23,28 +23,24 @@ export interface KeyedStatePart {
   readonly name: string;
   /** What it is; a restored part of the same name must have the same kind. */
   readonly kind: string;
-  /** Payloads by key group; key groups without any state are left out. */
-  capture(): Map<number, unknown>;
+  /** Begins a snapshot of what is there now: takes no time to speak of, whatever the size. */
+  snapshot(): PartSnapshot;
   restore(keyGroup: number, payload: unknown): void;
 }
 
-export interface KeyedSnapshot {
-  /** Resolves when durable; undefined when there is no state at all. */
-  write(
-    storage: SnapshotStorage,
-    checkpointId: number,
-    name: string,
-  ): Promise<KeyedStateHandle | undefined>;
-}
+/** `currentSlot` of a key that has no slot yet, and without a key. */
+const noSlot = -1;
+const noKey = -2;
 
 export class KeyedStateBackend {
   readonly range: KeyGroupRange;
   readonly maxParallelism: number;
-  /** Identity of the current key; states read it for each access. */
-  currentIdentity: KeyIdentity = null;
-  /** Key group of the current key, relative to the start of the range. */
-  currentGroupIndex = 0;
-  #hasKey = false;
+  /** Keys that have state or timers. */
+  readonly index = new KeyIndex();
+  /** Slot of the current key; negative when it has none yet or there is no key. States read it for each access. */
+  currentSlot = noKey;
+  #key: unknown;
+  #hash = 0;
   readonly #parts = new Map<string, KeyedStatePart>();
   /** Restored and not declared yet: by name, then key group. */
   readonly #undeclared = new Map<string, Map<number, StateEntry>>();
@@ -58,43 +54,71 @@ export class KeyedStateBackend {
     return this.range.end - this.range.start + 1;
   }
 
-  /** RECORD_UNSUPPORTED for what cannot be a key; INVARIANT for a key of another subtask. */
-  setCurrentKey(key: unknown): void {
-    this.setCurrentKeyIn(identityOf(key), keyGroupOf(key, this.maxParallelism));
+  /**
+   * RECORD_UNSUPPORTED for what cannot be a key; INVARIANT for a key of another subtask, which is checked
+   * as long as the key has no state.
+   * @param hash `hashKey(key)`, where it is known
+   */
+  setCurrentKey(key: unknown, hash = hashKey(key)): void {
+    const slot = this.index.find(key, hash);
+    if (slot < 0) this.checkOwned(hash);
+    this.currentSlot = slot;
+    this.#key = key;
+    this.#hash = hash;
   }
 
-  setCurrentKeyIn(identity: KeyIdentity, keyGroup: number): void {
-    if (keyGroup < this.range.start || keyGroup > this.range.end) {
-      const { start, end } = this.range;
-      throw new MillraceError(
-        'INVARIANT',
-        `a key of key group ${keyGroup} reached the subtask of key groups ${start} to ${end}: the key selectors of the partitioning and of the operator disagree`,
-      );
-    }
-    this.currentIdentity = identity;
-    this.currentGroupIndex = keyGroup - this.range.start;
-    this.#hasKey = true;
+  /** The current key becomes the one that holds the slot. */
+  setCurrentSlot(slot: number): void {
+    this.currentSlot = slot;
+    this.#key = this.index.keyAt(slot);
+    this.#hash = this.index.hashAt(slot);
   }
 
-  get currentKeyGroup(): number {
-    return this.currentGroupIndex + this.range.start;
+  /** INVARIANT for (the hash of) a key of another subtask, which a snapshot would lose. */
+  checkOwned(hash: number): void {
+    const keyGroup = keyGroupOfHash(hash, this.maxParallelism);
+    const { start, end } = this.range;
+    if (keyGroup >= start && keyGroup <= end) return;
+    throw new InvariantError(
+      `a key of key group ${keyGroup} reached the subtask of key groups ${start} to ${end}: the key selectors of the partitioning and of the operator disagree, or do not always give the same key`,
+    );
+  }
+
+  /** Gives the current key a slot, which it has not. INVARIANT or USER_FUNCTION as above. */
+  insertCurrent(): number {
+    this.checkKey();
+    const slot = this.index.insert(this.#key, this.#hash);
+    this.currentSlot = slot;
+    return slot;
+  }
+
+  /** A state of the current key has no value any more. */
+  releaseCurrent(): void {
+    if (this.index.release(this.currentSlot)) this.currentSlot = noSlot;
   }
 
   get currentKey(): unknown {
     this.checkKey();
-    return keyOf(this.currentIdentity);
+    const key = this.#key;
+    if (typeof key === 'object') return canonicalKey(key);
+    return key === 0 ? 0 : key;
   }
 
   /** State is read and written only while a record or a timer is being handled. */
   checkKey(): void {
-    if (!this.#hasKey) {
+    if (this.currentSlot === noKey) {
       throw new MillraceError('USER_FUNCTION', 'keyed state was used outside a record or timer');
     }
   }
 
   /** Ends the key's context, so that its use in open or close is found out. */
   clearCurrentKey(): void {
-    this.#hasKey = false;
+    this.currentSlot = noKey;
+  }
+
+  /** Key group of a slot, relative to the start of the range. */
+  groupOf(slot: number): number {
+    return keyGroupOfHash(this.index.hashAt(slot), this.maxParallelism) - this.range.start;
   }
 
   /** The part declared under this name, if any. */
@@ -119,40 +143,15 @@ export class KeyedStateBackend {
     }
     this.#undeclared.delete(part.name);
     this.#parts.set(part.name, part);
+    // A part declared while a record is handled may have restored the current key.
+    if (this.currentSlot === noSlot) this.currentSlot = this.index.find(this.#key, this.#hash);
     return part;
   }
 
-  /** Captures everything now; later changes are not part of it. */
+  /** Begins a snapshot of everything; later changes are not part of it. */
   snapshot(): KeyedSnapshot {
-    const groups = new Map<number, StateEntry[]>();
-    const add = (keyGroup: number, entry: StateEntry): void => {
-      const entries = groups.get(keyGroup);
-      if (entries === undefined) groups.set(keyGroup, [entry]);
-      else entries.push(entry);
-    };
-    for (const part of this.#parts.values()) {
-      const { name, kind } = part;
-      for (const [keyGroup, payload] of part.capture()) {
-        add(keyGroup, { name, kind, bytes: encodeValue(payload, `state "${name}"`) });
-      }
-    }
-    for (const byGroup of this.#undeclared.values()) {
-      for (const [keyGroup, entry] of byGroup) add(keyGroup, entry);
-    }
-    const keyGroups = [...groups.keys()].sort((a, b) => a - b);
-    const { data, places } = encodeSections(
-      snapshotKind.keyed,
-      keyGroups.map((keyGroup) => groups.get(keyGroup) ?? []),
-    );
-    const { range } = this;
-    return {
-      write: async (storage, checkpointId, name) => {
-        if (keyGroups.length === 0) return undefined;
-        const handle = await storage.write(checkpointId, name, data);
-        const sections = places.map((place, i) => ({ keyGroup: keyGroups[i] ?? 0, ...place }));
-        return { range, sections, data: handle };
-      },
-    };
+    const parts = Array.from(this.#parts.values(), (part) => part.snapshot());
+    return new KeyedSnapshot(this.range, parts, [...this.#undeclared.values()]);
   }
 
   /** Before any part is declared. Takes the key groups of its own range and leaves the others. */

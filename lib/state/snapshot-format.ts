@@ -14,8 +14,8 @@ import { decodeValue, encodeValue } from '../record/codec/value-codec.js';
 
 const magic = 0x5453524d;
 const version = 1;
-const headerBytes = 8;
-const crcBytes = 4;
+export const headerBytes = 8;
+export const crcBytes = 4;
 
 export const snapshotKind = { keyed: 1, operator: 2 } as const;
 export type SnapshotKind = (typeof snapshotKind)[keyof typeof snapshotKind];
@@ -33,15 +33,19 @@ export interface EncodedSections {
   readonly places: readonly { readonly offset: number; readonly length: number }[];
 }
 
-export function encodeSections(
-  kind: SnapshotKind,
-  sections: readonly (readonly StateEntry[])[],
-): EncodedSections {
+export function snapshotHeader(kind: SnapshotKind): Buffer {
   const header = Buffer.alloc(headerBytes);
   header.writeUInt32LE(magic, 0);
   header.writeUInt16LE(version, 4);
   header.writeUInt16LE(kind, 6);
-  const parts: Uint8Array[] = [header];
+  return header;
+}
+
+export function encodeSections(
+  kind: SnapshotKind,
+  sections: readonly (readonly StateEntry[])[],
+): EncodedSections {
+  const parts: Uint8Array[] = [snapshotHeader(kind)];
   const places: { offset: number; length: number }[] = [];
   let offset = headerBytes;
   for (const entries of sections) {
