@@ -51,8 +51,8 @@ export class SlotRuntime implements TaskHost {
   #wasWoken = false;
   #cancelSleep: () => void = () => undefined;
   #quanta = 0;
-  /** Records may have been collected since the outputs were flushed last. */
-  #hasWorked = false;
+  /** Outputs may hold records that were not flushed: the tasks had turns since, or there was no room. */
+  #mayHold = false;
   #flushedAt = -Infinity;
   #idleFlushMs = Infinity;
   #isFlushDue = false;
@@ -154,6 +154,7 @@ export class SlotRuntime implements TaskHost {
   #run(): void {
     if (this.#loopState === 'stopped') return;
     this.#loopState = 'running';
+    this.#mayHold = true;
     const { clock } = this.env;
     const { bell } = this.ports.channels;
     const until = clock.now() + this.#options.yieldMs;
@@ -167,8 +168,7 @@ export class SlotRuntime implements TaskHost {
         this.#checkMemory();
       }
       if (this.#isStopped()) return;
-      if (hasWorked) this.#hasWorked = true;
-      else if (!this.#wasWoken) {
+      if (!hasWorked && !this.#wasWoken) {
         this.#flushIdle();
         this.#loopState = 'asleep';
         this.#cancelSleep = this.ports.loop.sleep(bell, seen, () => this.#run());
@@ -196,7 +196,7 @@ export class SlotRuntime implements TaskHost {
     this.#flushedAt = this.env.clock.now();
     for (const task of this.#tasks) task.flush();
     // What found no room is tried again when the bell has told of some.
-    this.#hasWorked = !this.#tasks.every((task) => task.hasRoom);
+    this.#mayHold = !this.#tasks.every((task) => task.hasRoom);
   }
 
   /**
@@ -204,7 +204,7 @@ export class SlotRuntime implements TaskHost {
    * idle for a moment now and then, and buffers should be full: so not all the time, but soon.
    */
   #flushIdle(): void {
-    if (!this.#hasWorked || this.#isFlushDue || this.#idleFlushMs === Infinity) return;
+    if (!this.#mayHold || this.#isFlushDue || this.#idleFlushMs === Infinity) return;
     const { clock } = this.env;
     const waitMs = this.#flushedAt + this.#idleFlushMs - clock.now();
     if (waitMs <= 0) {
