@@ -14,6 +14,7 @@ import {
   nodeOf,
   nodeOfDeclared,
   SchemaLearner,
+  withoutCategories,
   type BatchSchema,
   type RecordSchema,
 } from './record-schema.js';
@@ -152,6 +153,9 @@ export class ColumnarEdge implements MisfitHandler {
     const isCurrent = writer.layout === this.#current?.layout;
     const isSame = root === current.root && timestamps === current.timestamps;
     if (!isSame || !isCurrent) return { root, timestamps, isWideText: current.isWideText };
+    if (writer.crowded.size > 0) {
+      return { ...current, root: withoutCategories(root, writer.crowded) };
+    }
     // It is of the schema but does not fit: its text is long, or nobody sealed the batch when told to.
     return current.isWideText ? undefined : { root, timestamps, isWideText: true };
   }

@@ -3,14 +3,17 @@
  * order, which Node's platforms we run on share.
  *
  * Header: u8 format 2, u8 version, u8 text encoding, u8 0, u32 records, f64 first timestamp, u32 text length (UTF-16
- * units), u32 text bytes, u32 bytes of `any` values, u16 bytes of the schema, u16 0, u32 hash of the schema, the
+ * units), u32 text bytes, u32 bytes of `any` values, u16 bytes of the schema, u16 bytes of the sizes of categories, u32 hash of the schema, the
  * schema (schema-text.ts), zeros up to a multiple of 8. Then the columns, wider elements first, so that all
- * are aligned when the batch is; then the bytes of `any` values, then the text.
+ * are aligned when the batch is; then the sizes of categories, the bytes of `any` values, the text.
  *
  * Columns: the timestamps; of each field its values (int32, f64, i64, ms of a date, u8 of a boolean) and, when
  * nullable, a u8: 0 a value, 1 null, 2 undefined (a boolean needs only one u8: false, true, null, undefined).
  * Strings of a record are one after another in the text, records too: a column of all fields but the last says
  * where the string ends, one with an element more where each record begins. The same for `any` values.
+ *
+ * A category is a u8, the place among the categories of its field in this batch. Sizes: for each such field a u8, how many, and
+ * a u8 for each, its length in UTF-16 units. Their strings are at the end of the text, behind those of the records.
  */
 import type { BatchSchema, LeafNode } from './record-schema.js';
 import { leavesOf } from './record-schema.js';
@@ -49,10 +52,12 @@ export interface Column {
 
 export interface LeafColumns {
   readonly leaf: LeafNode;
-  /** Of int32, number, bigint, date; of a boolean its u8. */
+  /** Of int32, number, bigint, date; of a boolean or category its u8. */
   readonly value?: Column;
   /** Of a nullable one that is no boolean. */
   readonly presence?: Column;
+  /** Of a category: which field of that kind it is. */
+  readonly category?: number;
   /** Of string and any: where it ends; none for the last of the record. */
   readonly end?: Column;
 }
@@ -62,6 +67,8 @@ export interface BatchLayout {
   /** The header with zeros for what differs between batches. */
   readonly header: Uint8Array;
   readonly columns: readonly Column[];
+  /** How many fields are categories. */
+  readonly categories: number;
   /** In the order of the fields. */
   readonly leaves: readonly LeafColumns[];
   readonly timestamps: Column | undefined;
@@ -96,6 +103,8 @@ export function layOut(schema: BatchSchema): BatchLayout {
     const view = schema.timestamps === 'offset' ? 'i32' : 'f64';
     want(view, 0, (column) => (starts.timestamps = column));
   }
+  const categories = leaves.filter(({ leaf }) => leaf.kind === 'category');
+  for (const [index, category] of categories.entries()) category.category = index;
   const textView = schema.isWideText ? 'u32' : 'u16';
   const texts = leaves.filter(({ leaf }) => leaf.kind === 'string');
   for (const text of texts.slice(0, -1)) want(textView, 0, (column) => (text.end = column));
@@ -103,7 +112,14 @@ export function layOut(schema: BatchSchema): BatchLayout {
   const anys = leaves.filter(({ leaf }) => leaf.kind === 'any');
   for (const value of anys.slice(0, -1)) want('u32', 0, (column) => (value.end = column));
   if (anys.length > 0) want('u32', 1, (column) => (starts.anyStarts = column));
-  return { schema, header, leaves, ...place(wanted), ...starts };
+  return {
+    schema,
+    header,
+    leaves,
+    categories: categories.length,
+    ...place(wanted),
+    ...starts,
+  };
 }
 
 function wantedOf(columns: Mutable<LeafColumns>): Wanted[] {
@@ -129,6 +145,7 @@ function valueView(kind: LeafNode['kind']): ViewName | undefined {
     case 'bigint':
       return 'i64';
     case 'boolean':
+    case 'category':
       return 'u8';
     case 'string':
     case 'any':

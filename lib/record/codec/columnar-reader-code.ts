@@ -114,6 +114,8 @@ class ValueCode {
           : `${value} === 1`;
       case 'date':
         return `new Date(${value})`;
+      case 'category':
+        return `this.categories[${String(columns.category)}][${value}]`;
       case 'string':
         return this.#string(columns);
       case 'any':

@@ -7,6 +7,7 @@ import { Buffer } from 'node:buffer';
 import { MillraceError } from '../../base/errors.js';
 import type { BatchReader } from './batch-codec.js';
 import { recordsMax, textEncoding, type BatchLayout } from './columnar-layout.js';
+import { own } from './owned-strings.js';
 import { decodeValue, isShared } from './value-codec.js';
 
 /** A string that is kept pins the page of text it was cut from: small pages pin little, and cost little more. */
@@ -16,6 +17,8 @@ export type ColumnarReaderClass = new () => ColumnarReader;
 
 export const damagedBatch = (reason: string): MillraceError =>
   new MillraceError('RPC_PROTOCOL', `a batch of records is damaged: ${reason}`);
+
+const knownCategoriesMax = 1024;
 
 const noBuffer = Buffer.alloc(0);
 
@@ -35,7 +38,11 @@ export abstract class ColumnarReader implements BatchReader {
   u32 = new Uint32Array(0);
   u16 = new Uint16Array(0);
   u8 = new Uint8Array(0);
+  /** Of each field that is a category, its strings in this batch. */
+  readonly categories: string[][];
   readonly #layout: BatchLayout;
+  /** Categories of batches before, so that equal ones are the same string, whose hash is known. */
+  readonly #known = new Map<string, string>();
   #buffer: ArrayBufferLike | undefined;
   /** A copy of a batch that is not aligned. */
   #aligned = new Uint8Array(0);
@@ -43,11 +50,14 @@ export abstract class ColumnarReader implements BatchReader {
   #text: Buffer = noBuffer;
   #encoding = 0;
   #textLength = 0;
+  /** Of it, what is not of categories. */
+  #recordsText = 0;
   /** Of the `any` values. */
   #any: Uint8Array = noBuffer;
 
   constructor(layout: BatchLayout) {
     this.#layout = layout;
+    this.categories = Array.from({ length: layout.categories }, () => []);
   }
 
   abstract value(i: number): unknown;
@@ -68,13 +78,15 @@ export abstract class ColumnarReader implements BatchReader {
     const textBytes = view.getUint32(20, true);
     const anyBytes = view.getUint32(24, true);
     const columnsEnd = layout.header.byteLength + count * layout.bytesPerRecord + layout.bytesFixed;
-    if (columnsEnd + anyBytes + textBytes !== whole.byteLength) throw damagedBatch('cut short');
+    const sizesBytes = view.getUint16(30, true);
+    if (columnsEnd + sizesBytes + anyBytes + textBytes !== whole.byteLength)
+      throw damagedBatch('cut short');
     if (layout.bytesPerRecord === 0 && count > recordsMax) throw damagedBatch('too many records');
     this.#view(whole.buffer);
     this.place(whole.byteOffset, count);
     this.firstTimestamp = view.getFloat64(8, true);
     this.#encoding = view.getUint8(2);
-    const anyAt = whole.byteOffset + columnsEnd;
+    const anyAt = whole.byteOffset + columnsEnd + sizesBytes;
     const any = anyBytes === 0 ? noBuffer : new Uint8Array(whole.buffer, anyAt, anyBytes);
     // Once for the batch instead of once for each value (value-codec.ts).
     this.#any = isShared(any) ? new Uint8Array(any) : any;
@@ -84,6 +96,7 @@ export abstract class ColumnarReader implements BatchReader {
     this.count = count;
     this.#checkTails(textBytes, anyBytes);
     this.#firstPage();
+    this.#readCategories(new Uint8Array(whole.buffer, anyAt - sizesBytes, sizesBytes));
     return this;
   }
 
@@ -110,8 +123,12 @@ export abstract class ColumnarReader implements BatchReader {
   #checkTails(textBytes: number, anyBytes: number): void {
     const { textStarts, anyStarts } = this.#layout;
     const { count } = this;
-    const isText = textStarts === undefined ? 0 : this.textStart(count);
-    if (isText !== this.#textLength) throw damagedBatch('its text has another length');
+    this.#recordsText = textStarts === undefined ? 0 : this.textStart(count);
+    const isRestRight =
+      this.categories.length > 0
+        ? this.#recordsText <= this.#textLength
+        : this.#recordsText === this.#textLength;
+    if (!isRestRight) throw damagedBatch('its text has another length');
     const any = anyStarts === undefined ? 0 : this.anyStart(count);
     if (any !== anyBytes) throw damagedBatch('its values have another length');
     const isRight =
@@ -129,16 +146,45 @@ export abstract class ColumnarReader implements BatchReader {
     this.pageFirst = 0;
     this.pageStart = 0;
     this.page = '';
-    if (this.#layout.textStarts === undefined) return;
-    if (this.#encoding === textEncoding.utf8) {
+    if (this.#text.byteLength === 0) {
+      this.pageRecords = count;
+    } else if (this.#encoding === textEncoding.utf8) {
       this.page = this.#text.toString('utf8');
       this.pageRecords = count;
       if (this.page.length !== this.#textLength) throw damagedBatch('its text is no UTF-8');
     } else {
       const perPage = Math.floor((pageBytes * count) / Math.max(1, this.#text.byteLength));
       this.pageRecords = Math.min(Math.max(perPage, 1), Math.max(count, 1));
-      if (count > 0) this.turnPage(0);
+      if (count > 0 && this.#layout.textStarts !== undefined) this.turnPage(0);
     }
+  }
+
+  #readCategories(sizes: Uint8Array): void {
+    if (this.#known.size > knownCategoriesMax) this.#known.clear();
+    let at = 0;
+    let start = this.#recordsText;
+    for (const strings of this.categories) {
+      strings.length = 0;
+      const count = sizes[at++] ?? 0;
+      for (let k = 0; k < count; k += 1) {
+        const end = start + (sizes[at++] ?? 0);
+        strings.push(this.#category(start, end));
+        start = end;
+      }
+    }
+    if (at !== sizes.length || start !== this.#textLength) {
+      throw damagedBatch('its categories have another length');
+    }
+  }
+
+  #category(start: number, end: number): string {
+    const isPaged = this.#encoding !== textEncoding.utf8;
+    const text = isPaged ? this.#slice(start, end) : this.page.substring(start, end);
+    const known = this.#known.get(text);
+    if (known !== undefined) return known;
+    const owned = own(text);
+    this.#known.set(owned, owned);
+    return owned;
   }
 
   #slice(start: number, end: number): string {

@@ -114,6 +114,7 @@ class AppendCode {
     return [
       ...(this.#keys.length > 0 ? ['let k = 0;'] : []),
       ...(textStarts === undefined ? [] : ['let end = this.textLength;']),
+      ...(this.#layout.categories === 0 ? [] : ['const categories = this.categories;']),
       ...(anyStarts === undefined ? [] : ['let anyEnd = this.anyLength;']),
     ];
   }
@@ -207,6 +208,20 @@ class AppendCode {
     this.#lines.push(this.#misfitIf(`${code} === 4`), `${this.#at(value!)} = ${code};`);
   }
 
+  #category({ category, value }: LeafColumns, x: string): void {
+    const id = `id${String(category)}`;
+    const field = String(category);
+    this.#lines.push(
+      this.#misfitIf(`typeof ${x} !== 'string'`),
+      `let ${id} = categories[${field}].get(${x});`,
+      `if (${id} === undefined) {`,
+      `  ${id} = this.addCategory(${field}, ${String(this.#leaf - 1)}, ${x});`,
+      `  ${this.#misfitIf(`${id} === undefined`)}`,
+      '}',
+      `${this.#at(value!)} = ${id};`,
+    );
+  }
+
   #present(columns: LeafColumns, x: string): void {
     const value = columns.value === undefined ? '' : this.#at(columns.value);
     switch (columns.leaf.kind) {
@@ -232,6 +247,9 @@ class AppendCode {
           ),
           `${value} = getTime.call(${x});`,
         );
+        break;
+      case 'category':
+        this.#category(columns, x);
         break;
       case 'string':
         this.#string(columns, x);

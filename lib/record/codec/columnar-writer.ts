@@ -6,6 +6,7 @@ import { Buffer } from 'node:buffer';
 import type { BatchWriter } from './batch-codec.js';
 import { textEncoding, type BatchLayout } from './columnar-layout.js';
 import { sizeOfText, textBytesToTry, tryWriteAscii, writeText } from './text-region.js';
+import { categoriesMax, categoryLengthMax } from './record-schema.js';
 import { encodeValue } from './value-codec.js';
 
 /** What a writer asks for when a record is not of its schema. */
@@ -54,6 +55,10 @@ export abstract class ColumnarWriter implements BatchWriter {
   anyBytes: Uint8Array = noBytes;
   anyLength = 0;
   firstTimestamp = 0;
+  /** Of each field that is a category, its strings in this batch and their numbers. */
+  readonly categories: readonly Map<string, number>[];
+  /** Fields that have too many, or too long ones, by their numbers among the leaves. */
+  readonly crowded = new Set<number>();
   /** `append` answers true from so many bytes (a character counted as one) on. */
   limit: number;
   f64!: Float64Array;
@@ -79,6 +84,7 @@ export abstract class ColumnarWriter implements BatchWriter {
     );
     this.limit = Math.floor(this.#room * 0.8);
     this.#scratch = scratchOffsets(layout, capacity);
+    this.categories = Array.from({ length: layout.categories }, () => new Map<string, number>());
     const size = Math.max(this.#scratch.at(-1)!, options.bufferBytes);
     this.#allocate(size, layout.header);
   }
@@ -103,6 +109,19 @@ export abstract class ColumnarWriter implements BatchWriter {
     return end;
   }
 
+  /** @returns the number of a category seen for the first time; undefined: the field is none after all. */
+  addCategory(field: number, leaf: number, text: string): number | undefined {
+    const known = this.categories[field]!;
+    if (known.size >= categoriesMax || text.length > categoryLengthMax) {
+      this.crowded.add(leaf);
+      return undefined;
+    }
+    known.set(text, known.size);
+    // Room for it is taken from the records, as their loop looks at those only.
+    this.limit -= text.length + 1;
+    return known.size - 1;
+  }
+
   /** Valid until the next append. */
   seal(): Uint8Array {
     const { count } = this;
@@ -123,7 +142,10 @@ export abstract class ColumnarWriter implements BatchWriter {
       this.#bytes.copyWithin(end, from, from + bytes);
       end += bytes;
     }
-    const used = count * layout.bytesPerRecord + this.textLength + this.anyLength;
+    const sizesStart = end;
+    if (this.categories.length > 0) end = this.#putCategories(end);
+    this.#bytes.writeUInt16LE(end - sizesStart, 30);
+    const used = end - layout.header.byteLength + this.text.length + this.anyLength;
     const anyLength = this.anyLength;
     if (anyLength > 0) {
       this.#reserve(end + anyLength, end);
@@ -140,6 +162,23 @@ export abstract class ColumnarWriter implements BatchWriter {
     this.anyLength = 0;
     this.#owner.sealed(this);
     return sealed;
+  }
+
+  /** Their sizes at `start`, their strings behind the text of the records. */
+  #putCategories(start: number): number {
+    let most = start;
+    for (const known of this.categories) most += 1 + known.size;
+    this.#reserve(most, start);
+    let end = start;
+    for (const known of this.categories) {
+      this.#bytes[end++] = known.size;
+      for (const text of known.keys()) {
+        this.#bytes[end++] = text.length;
+        this.text += text;
+      }
+      known.clear();
+    }
+    return end;
   }
 
   /** The text, and what of the header differs between batches. */
@@ -170,7 +209,7 @@ export abstract class ColumnarWriter implements BatchWriter {
   /** Leaves room for one more record, a little larger than those of this batch; characters may take bytes. */
   #setLimit(counted: number, bytes: number, count: number): void {
     if (count === 0 || counted === 0) return;
-    const growth = bytes > counted ? (1.02 * bytes) / counted : 1;
+    const growth = bytes > counted ? (1.05 * bytes) / counted : 1;
     this.limit = Math.floor(this.#room / growth - (1.25 * counted) / count - 16);
   }
 

@@ -4,8 +4,12 @@
  */
 import { NO_TIMESTAMP } from '../stream-element.js';
 
-/** Type of a field. `any`: whatever a record may hold, each value encoded by itself, which is slower. */
-export type FieldType = 'int32' | 'number' | 'boolean' | 'string' | 'bigint' | 'date' | 'any';
+/**
+ * Type of a field. `category`: a string with few different values, each of which is sent once in a batch and is one
+ * string for all its records. `any`: whatever a record may hold, each value encoded by itself, which is slower.
+ */
+export type FieldType =
+  'int32' | 'number' | 'boolean' | 'string' | 'category' | 'bigint' | 'date' | 'any';
 
 /**
  * A declared shape: one type for a stream of primitive values, or the fields of plain objects in the order
@@ -40,6 +44,11 @@ export interface BatchSchema {
 /** Wider records make code that V8 optimizes badly. */
 const columnsMax = 100;
 const depthMax = 4;
+/** Different strings among the first records up to which a field is a category. */
+const learnedCategoriesMax = 16;
+/** In a batch. */
+export const categoriesMax = 64;
+export const categoryLengthMax = 64;
 
 const any: LeafNode = { kind: 'any', isNullable: false };
 const leaf = (kind: FieldType, isNullable = false): LeafNode => ({ kind, isNullable });
@@ -96,6 +105,9 @@ export function joinNodes(a: SchemaNode, b: SchemaNode): SchemaNode {
 function joinKinds(a: LeafNode, b: LeafNode): FieldType {
   if (isNothing(a)) return b.kind;
   if (isNothing(b)) return a.kind;
+  // A value is never more than a string by itself.
+  if (a.kind === 'category' && b.kind === 'string') return 'category';
+  if (a.kind === 'string' && b.kind === 'category') return 'string';
   const isNumber = (kind: FieldType): boolean => kind === 'int32' || kind === 'number';
   return isNumber(a.kind) && isNumber(b.kind) ? 'number' : 'any';
 }
@@ -148,6 +160,37 @@ export function nodeOfDeclared(schema: RecordSchema, depth = 0): SchemaNode | un
   return { kind: 'object', fields };
 }
 
+/** The node with those of its strings as categories that are few among the values. */
+function findCategories(node: SchemaNode, values: readonly unknown[]): SchemaNode {
+  if (node.kind === 'object') {
+    const fields = node.fields.map(([name, field]): [string, SchemaNode] => [
+      name,
+      findCategories(
+        field,
+        values.map((value) => (value as Record<string, unknown>)[name]),
+      ),
+    ]);
+    return { kind: 'object', fields };
+  }
+  if (node.kind !== 'string') return node;
+  const strings = new Set(values.filter((value) => typeof value === 'string'));
+  const isFew = strings.size <= learnedCategoriesMax && strings.size * 4 <= values.length;
+  const isShort = [...strings].every((text) => text.length <= categoryLengthMax);
+  return isFew && isShort ? { kind: 'category', isNullable: node.isNullable } : node;
+}
+
+/** The node with the given leaves, by their places in `leavesOf`, as plain strings. */
+export function withoutCategories(node: SchemaNode, places: ReadonlySet<number>): SchemaNode {
+  let place = 0;
+  const walk = (inner: SchemaNode): SchemaNode => {
+    if (inner.kind === 'object') {
+      return { kind: 'object', fields: inner.fields.map(([name, field]) => [name, walk(field)]) };
+    }
+    return places.has(place++) ? { kind: 'string', isNullable: inner.isNullable } : inner;
+  };
+  return walk(node);
+}
+
 /** Joins the shapes of the first records. */
 export class SchemaLearner {
   #root: SchemaNode | undefined;
@@ -157,10 +200,12 @@ export class SchemaLearner {
   #least = Infinity;
   #most = -Infinity;
   #isRefused = false;
+  readonly #values: unknown[] = [];
   count = 0;
 
   add(value: unknown, timestamp: number): void {
     this.count += 1;
+    this.#values.push(value);
     const node = nodeOf(value);
     if (node === undefined) this.#isRefused = true;
     else this.#root = this.#root === undefined ? node : joinNodes(this.#root, node);
@@ -178,7 +223,7 @@ export class SchemaLearner {
   result(isWideText: boolean): BatchSchema | undefined {
     const root = this.#root;
     if (root === undefined || this.#isRefused || !isColumnar(root)) return undefined;
-    return { root, timestamps: this.#timestamps(), isWideText };
+    return { root: findCategories(root, this.#values), timestamps: this.#timestamps(), isWideText };
   }
 
   #timestamps(): TimestampKind {

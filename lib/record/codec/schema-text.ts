@@ -20,6 +20,7 @@ const letters: Readonly<Record<FieldType, string>> = {
   number: 'f',
   boolean: 'b',
   string: 's',
+  category: 'c',
   bigint: 'l',
   date: 'd',
   any: 'a',

@@ -252,6 +252,44 @@ t.test('the writers of an edge learn together', (t) => {
   t.end();
 });
 
+t.test(
+  'strings with few values are one string for all records of a batch and those after it',
+  (t) => {
+    const countries = ['Österreich', '日本', '', '\ud800', 'the longest country name of all'];
+    const edge = new Edge();
+    for (let i = 0; i < 2000; i += 1) {
+      const country = i % 11 === 0 ? null : countries[i % 5];
+      edge.send({
+        id: i,
+        country,
+        text: `t${String(i)}`,
+        at: { kind: i % 2 === 0 ? 'view' : 'click' },
+      });
+    }
+    edge.check();
+    t.ok(edge.columnarShare > 0.7);
+    t.ok(edge.sizes.at(-2)! > 0.8 * 4096);
+    t.ok(Math.max(...edge.sizes.slice(3)) <= 4096, String(edge.sizes));
+    t.end();
+  },
+);
+
+t.test('a category with too many or too long values becomes a plain string', (t) => {
+  for (const crowd of [(i: number) => `n${String(i)}`, (i: number) => 'x'.repeat(60 + (i % 9))]) {
+    const edge = new Edge({ channels: 2 });
+    for (let i = 0; i < 3000; i += 1) {
+      edge.send(
+        { a: i < 300 ? 'same' : crowd(i), b: i % 3 === 0 ? 'x' : 'y', c: `c${String(i)}` },
+        i,
+        i % 2,
+      );
+    }
+    edge.check();
+    t.ok(edge.columnarShare > 0.7, String(edge.formats));
+  }
+  t.end();
+});
+
 t.test('a declared schema is used from the first record on', (t) => {
   const codec = createColumnarCodec({
     schema: {
