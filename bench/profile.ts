@@ -40,9 +40,7 @@ function topFunctions({ nodes, samples = [] }: CpuProfile, count: number): strin
 }
 
 function describe(frame: CpuProfile['nodes'][number]['callFrame']): string {
-  const place = frame.url
-    .replace(/^.*\/build\//, '')
-    .replace(/^.*\/(?=[^/]*$)/, (path) => (path.includes('/lib/') ? path : ''));
+  const place = frame.url.replace(/^.*\/build\//, '').replace(/^(file:)?\/.*\//, '');
   const name = frame.functionName === '' ? '(anonymous)' : frame.functionName;
   return place === '' ? name : `${name} ${place}:${String(frame.lineNumber + 1)}`;
 }

@@ -20,6 +20,7 @@ export interface BenchClusterOptions {
   readonly etcdMembers?: number;
   /** For every process. */
   readonly settings?: Readonly<Record<string, string>>;
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 export function startCluster(options: BenchClusterOptions = {}): Promise<LocalCluster> {
@@ -31,6 +32,7 @@ export function startCluster(options: BenchClusterOptions = {}): Promise<LocalCl
     slotsPerTaskManager: options.slots ?? 2,
     etcd: { members: options.etcdMembers ?? 3 },
     settings: options.settings ?? {},
+    environment: options.environment ?? {},
   });
 }
 

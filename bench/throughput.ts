@@ -113,16 +113,23 @@ async function measure(chosen: readonly BenchCase[], context: RunContext): Promi
   return all;
 }
 
-/** One sample of each job of the cases, with a profile of the thread of each subtask. */
+/** One sample of each job of the cases, with a profile of every thread that takes part. */
 async function profile(chosen: readonly BenchCase[], context: RunContext): Promise<void> {
   for (const { name, variants } of chosen) {
     for (const variant of variants) {
       if (variant.job === undefined) continue;
       const out = mkdtempSync(join(tmpdir(), 'millrace-profile-'));
+      const clusters = new BenchClusters(out);
       const job = { ...variant.job, settings: { ...context.settings, ...variant.job.settings } };
       const records = variant.guess * (job.recordsPerSecond === undefined ? 6 : 10);
-      const { value } = await sampleJob(context.clusters, job, records, out);
-      console.log(`${name}, ${variant.name}: ${value.toPrecision(4)}\n${summarizeProfiles(out)}\n`);
+      try {
+        const { value } = await sampleJob(clusters, job, records, out);
+        console.log(`${name}, ${variant.name}: ${value.toPrecision(4)}`);
+      } finally {
+        // Main threads write their profiles when they end.
+        await clusters.close();
+      }
+      console.log(`${summarizeProfiles(out)}\n`);
     }
   }
 }
