@@ -10,7 +10,7 @@ import type { ColumnarWriter, ColumnarWriterClass, MisfitHandler } from './colum
 import { GeneralBatchWriter } from './general-batch-codec.js';
 import {
   isColumnar,
-  joinNodes,
+  joinRoots,
   nodeOf,
   nodeOfDeclared,
   SchemaLearner,
@@ -147,7 +147,7 @@ export class ColumnarEdge implements MisfitHandler {
     const current = this.#current?.schema;
     const node = nodeOf(value);
     if (current === undefined || node === undefined || this.#isGeneralForGood) return undefined;
-    const root = joinNodes(current.root, node);
+    const root = joinRoots(current.root, node);
     if (!isColumnar(root)) return undefined;
     const timestamps = widenTimestamps(writer, current, timestamp);
     const isCurrent = writer.layout === this.#current?.layout;
@@ -204,7 +204,7 @@ function readerOf(writer: ColumnarWriter): BatchReader {
 
 /** What was learned, joined with what was known if that was of the same shape. */
 function resume(last: BatchSchema, learned: BatchSchema): BatchSchema {
-  const root = joinNodes(last.root, learned.root);
+  const root = joinRoots(last.root, learned.root);
   const timestamps = last.timestamps === 'exact' ? 'exact' : learned.timestamps;
   const isWideText = last.isWideText || learned.isWideText;
   return { root: isColumnar(root) ? root : learned.root, timestamps, isWideText };

@@ -12,10 +12,13 @@
  * Strings of a record are one after another in the text, records too: a column of all fields but the last says
  * where the string ends, one with an element more where each record begins. The same for `any` values.
  *
- * A category is a u8, the place among the categories of its field in this batch. Sizes: for each such field a u8, how many, and
- * a u8 for each, its length in UTF-16 units. Their strings are at the end of the text, behind those of the records.
+ * A category is a u8, its place among the categories of its field in this batch. Sizes: for each such field a u8, how
+ * many, and a u8 for each, its length in UTF-16 units. Their strings end the text, behind those of the records.
+ *
+ * Records of several shapes have the columns of all of them, and a u8 that says which shape each is of; the other columns
+ * hold anything there. "Fields but the last" means those of a shape.
  */
-import type { BatchSchema, LeafNode } from './record-schema.js';
+import type { BatchSchema, LeafNode, RootNode } from './record-schema.js';
 import { leavesOf } from './record-schema.js';
 import { formatSchema } from './schema-text.js';
 
@@ -72,6 +75,8 @@ export interface BatchLayout {
   /** In the order of the fields. */
   readonly leaves: readonly LeafColumns[];
   readonly timestamps: Column | undefined;
+  /** Which member of a union each record is. */
+  readonly shape: Column | undefined;
   /** Where the text of each record begins. */
   readonly textStarts: Column | undefined;
   readonly anyStarts: Column | undefined;
@@ -89,7 +94,8 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 export function layOut(schema: BatchSchema): BatchLayout {
   const header = makeHeader(schema);
-  const starts: Mutable<Pick<BatchLayout, 'timestamps' | 'textStarts' | 'anyStarts'>> = {
+  const starts: Mutable<Pick<BatchLayout, 'timestamps' | 'textStarts' | 'anyStarts' | 'shape'>> = {
+    shape: undefined,
     timestamps: undefined,
     textStarts: undefined,
     anyStarts: undefined,
@@ -106,12 +112,16 @@ export function layOut(schema: BatchSchema): BatchLayout {
   const categories = leaves.filter(({ leaf }) => leaf.kind === 'category');
   for (const [index, category] of categories.entries()) category.category = index;
   const textView = schema.isWideText ? 'u32' : 'u16';
-  const texts = leaves.filter(({ leaf }) => leaf.kind === 'string');
-  for (const text of texts.slice(0, -1)) want(textView, 0, (column) => (text.end = column));
-  if (texts.length > 0) want(textView, 1, (column) => (starts.textStarts = column));
-  const anys = leaves.filter(({ leaf }) => leaf.kind === 'any');
-  for (const value of anys.slice(0, -1)) want('u32', 0, (column) => (value.end = column));
-  if (anys.length > 0) want('u32', 1, (column) => (starts.anyStarts = column));
+  for (const group of shapesOf(schema.root, leaves)) {
+    const ends = (kind: LeafNode['kind']): Mutable<LeafColumns>[] =>
+      group.filter(({ leaf }) => leaf.kind === kind).slice(0, -1);
+    for (const text of ends('string')) want(textView, 0, (column) => (text.end = column));
+    for (const value of ends('any')) want('u32', 0, (column) => (value.end = column));
+  }
+  const has = (kind: LeafNode['kind']): boolean => leaves.some(({ leaf }) => leaf.kind === kind);
+  if (has('string')) want(textView, 1, (column) => (starts.textStarts = column));
+  if (has('any')) want('u32', 1, (column) => (starts.anyStarts = column));
+  if (schema.root.kind === 'union') want('u8', 0, (column) => (starts.shape = column));
   return {
     schema,
     header,
@@ -120,6 +130,13 @@ export function layOut(schema: BatchSchema): BatchLayout {
     ...place(wanted),
     ...starts,
   };
+}
+
+/** The leaves of each shape of records. */
+function shapesOf<T>(root: RootNode, leaves: readonly T[]): readonly (readonly T[])[] {
+  if (root.kind !== 'union') return [leaves];
+  let start = 0;
+  return root.members.map((member) => leaves.slice(start, (start += leavesOf(member).length)));
 }
 
 function wantedOf(columns: Mutable<LeafColumns>): Wanted[] {

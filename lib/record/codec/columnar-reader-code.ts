@@ -5,7 +5,7 @@
 import type { BatchLayout, Column, LeafColumns } from './columnar-layout.js';
 import { ColumnarReader, type ColumnarReaderClass } from './columnar-reader.js';
 import { uniqueName } from './generated-name.js';
-import type { SchemaNode } from './record-schema.js';
+import type { RootNode, SchemaNode } from './record-schema.js';
 
 export function generateReader(layout: BatchLayout): ColumnarReaderClass {
   const source = new ValueCode(layout).source(uniqueName('ColumnarReader'));
@@ -18,7 +18,7 @@ export function generateReader(layout: BatchLayout): ColumnarReaderClass {
 
 class ValueCode {
   readonly #layout: BatchLayout;
-  readonly #lines: string[] = [];
+  #lines: string[] = [];
   #leaf = 0;
   /** Variables that hold where the string or the `any` value in hand begins. */
   #text = 'text0';
@@ -32,7 +32,7 @@ class ValueCode {
   source(name: string): string {
     const { columns, textStarts, anyStarts, schema } = this.#layout;
     const bases = columns.map((column) => `this.${baseOf(column)} = 0;`);
-    const value = this.#node(schema.root);
+    const body = this.#root(schema.root);
     return [
       "'use strict';",
       `return class ${name} extends Base {`,
@@ -44,8 +44,7 @@ class ValueCode {
       ...columns.map((column) => `    ${this.#place(column)}`),
       '  }',
       '  value(i) {',
-      ...[...this.#views(), ...this.#begin(), ...this.#lines].map((line) => `    ${line}`),
-      `    return ${value};`,
+      ...[...this.#views(), ...this.#begin(), ...body].map((line) => `    ${line}`),
       '  }',
       `  timestamp(i) { return ${this.#timestamp()}; }`,
       `  textStart(i) { return ${textStarts === undefined ? '0' : `this.${this.#at(textStarts)}`}; }`,
@@ -88,6 +87,28 @@ class ValueCode {
     if (column === undefined) return '-Infinity';
     const value = `this.${this.#at(column)}`;
     return column.view === 'i32' ? `this.firstTimestamp + ${value}` : value;
+  }
+
+  #root(root: RootNode): string[] {
+    if (root.kind !== 'union') return this.#shape(root);
+    return [
+      `switch (${this.#at(this.#layout.shape!)}) {`,
+      ...root.members.flatMap((member, k) => [
+        `case ${String(k)}: {`,
+        ...this.#shape(member).map((line) => `  ${line}`),
+        '}',
+      ]),
+      '}',
+      'return this.unknownShape();',
+    ];
+  }
+
+  #shape(node: SchemaNode): string[] {
+    this.#lines = [];
+    this.#text = 'text0';
+    this.#any = 'any0';
+    const value = this.#node(node);
+    return [...this.#lines, `return ${value};`];
   }
 
   #node(node: SchemaNode): string {

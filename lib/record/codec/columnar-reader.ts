@@ -120,6 +120,10 @@ export abstract class ColumnarReader implements BatchReader {
     }
   }
 
+  unknownShape(): never {
+    throw damagedBatch('a record is of no shape');
+  }
+
   #checkTails(textBytes: number, anyBytes: number): void {
     const { textStarts, anyStarts } = this.#layout;
     const { count } = this;

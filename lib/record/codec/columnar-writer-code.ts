@@ -48,11 +48,13 @@ class AppendCode {
   readonly #layout: BatchLayout;
   readonly #capacity: number;
   readonly #scratch: readonly number[];
-  readonly #lines: string[] = [];
-  readonly #texts: string[] = [];
+  #lines: string[] = [];
+  /** Variables with the strings of the record. */
+  #texts: string[] = [];
+  /** What a record that does not fit leaves. */
+  #label = 'fits';
   #leaf = 0;
   #variables = 0;
-  #anys = 0;
 
   constructor(layout: BatchLayout, capacity: number) {
     this.#layout = layout;
@@ -61,14 +63,11 @@ class AppendCode {
   }
 
   source(name: string): string {
-    this.#node(this.#layout.schema.root, 'value');
     const body = [
       this.#misfitIf(`i >= ${String(this.#capacity)}`),
       ...this.#views(),
       ...this.#timestamp(),
-      ...this.#begin(),
-      ...this.#lines,
-      ...this.#end(),
+      ...this.#root(),
     ];
     return [
       "'use strict';",
@@ -109,6 +108,26 @@ class AppendCode {
     ];
   }
 
+  #root(): string[] {
+    const { root } = this.#layout.schema;
+    if (root.kind !== 'union') return this.#shape(root, []);
+    // The next shape is tried when a record is not of one.
+    this.#label = 'shape';
+    const { shape } = this.#layout;
+    return root.members.flatMap((member, k) => [
+      'shape: {',
+      ...this.#shape(member, [`${this.#at(shape!)} = ${String(k)};`]),
+      '}',
+    ]);
+  }
+
+  #shape(node: SchemaNode, also: readonly string[]): string[] {
+    this.#lines = [];
+    this.#texts = [];
+    this.#node(node, 'value');
+    return [...this.#begin(), ...this.#lines, ...also, ...this.#end()];
+  }
+
   #begin(): string[] {
     const { textStarts, anyStarts } = this.#layout;
     return [
@@ -146,7 +165,7 @@ class AppendCode {
    * counting through an array (13 ns against 27 for 7 keys), until there are too many for registers.
    */
   #checkKeys(value: string, names: readonly string[]): string[] {
-    const misfit = 'break fits;';
+    const misfit = `break ${this.#label};`;
     if (names.length === 0) return [`for (const key in ${value}) ${misfit}`];
     if (names.length > rotatedKeysMax) {
       const keys = `keys${String(this.#keys.length)}`;
@@ -267,7 +286,6 @@ class AppendCode {
   }
 
   #any({ end }: LeafColumns, x: string): void {
-    this.#anys += 1;
     this.#lines.push(`anyEnd = this.putAny(${x}, anyEnd, value);`);
     if (end !== undefined) this.#lines.push(`${this.#at(end)} = anyEnd;`);
   }
@@ -277,11 +295,10 @@ class AppendCode {
     const lines: string[] = [];
     let used = `(i + 1) * ${String(Math.max(1, bytesPerRecord))}`;
     if (textStarts !== undefined) {
-      lines.push(
-        `${this.#at(textStarts, 1)} = end;`,
-        `this.text += ${this.#texts.join(' + ')};`,
-        'this.textLength = end;',
-      );
+      lines.push(`${this.#at(textStarts, 1)} = end;`);
+      if (this.#texts.length > 0) {
+        lines.push(`this.text += ${this.#texts.join(' + ')};`, 'this.textLength = end;');
+      }
       used += ' + end';
     }
     if (anyStarts !== undefined) {
@@ -297,7 +314,7 @@ class AppendCode {
   }
 
   #misfitIf(condition: string): string {
-    return `if (${condition}) break fits;`;
+    return `if (${condition}) break ${this.#label};`;
   }
 
   #variable(expression: string): string {

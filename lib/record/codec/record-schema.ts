@@ -29,13 +29,20 @@ export interface ObjectNode {
   readonly fields: readonly (readonly [name: string, node: SchemaNode])[];
 }
 
+/** Records of several shapes, told apart by their keys; only at the top. */
+export interface UnionNode {
+  readonly kind: 'union';
+  readonly members: readonly ObjectNode[];
+}
+
 export type SchemaNode = LeafNode | ObjectNode;
+export type RootNode = SchemaNode | UnionNode;
 
 /** `none`: no record has one; `offset`: int32 ms from the first of the batch; `exact`: any number. */
 export type TimestampKind = 'none' | 'offset' | 'exact';
 
 export interface BatchSchema {
-  readonly root: SchemaNode;
+  readonly root: RootNode;
   readonly timestamps: TimestampKind;
   /** Positions in the text of a batch take 32 bits instead of 16. */
   readonly isWideText: boolean;
@@ -44,6 +51,8 @@ export interface BatchSchema {
 /** Wider records make code that V8 optimizes badly. */
 const columnsMax = 100;
 const depthMax = 4;
+/** Every record has room for the columns of all shapes. */
+const shapesMax = 8;
 /** Different strings among the first records up to which a field is a category. */
 const learnedCategoriesMax = 16;
 /** In a batch. */
@@ -91,6 +100,31 @@ function nodeOfObject(value: object, depth: number): SchemaNode | undefined {
   return { kind: 'object', fields };
 }
 
+/** As `joinNodes`, but objects with other keys make a union. */
+export function joinRoots(a: RootNode, b: RootNode): RootNode {
+  if (a.kind !== 'union' && a.kind !== 'object') return b.kind === 'union' ? any : joinNodes(a, b);
+  if (b.kind !== 'union' && b.kind !== 'object') return any;
+  const before = membersOf(a);
+  const members = [...before];
+  for (const other of membersOf(b)) {
+    const place = members.findIndex((member) => hasSameKeys(member, other));
+    if (place < 0) members.push(other);
+    else members[place] = joinNodes(members[place]!, other) as ObjectNode;
+  }
+  if (members.length > shapesMax) return any;
+  if (members.length === before.length && members.every((m, i) => m === before[i])) return a;
+  return members.length === 1 ? members[0]! : { kind: 'union', members };
+}
+
+const membersOf = (node: ObjectNode | UnionNode): readonly ObjectNode[] =>
+  node.kind === 'union' ? node.members : [node];
+
+function hasSameKeys(a: ObjectNode, b: ObjectNode): boolean {
+  return (
+    a.fields.length === b.fields.length && a.fields.every(([name], i) => name === b.fields[i]![0])
+  );
+}
+
 /** The narrowest node that holds the values of both; the first itself when it holds those of the second. */
 export function joinNodes(a: SchemaNode, b: SchemaNode): SchemaNode {
   if (a.kind === 'object' && b.kind === 'object') return joinObjects(a, b);
@@ -134,12 +168,13 @@ function joinObjects(a: ObjectNode, b: ObjectNode): SchemaNode {
   return isSame ? a : { kind: 'object', fields };
 }
 
-export function leavesOf(node: SchemaNode): readonly LeafNode[] {
+export function leavesOf(node: RootNode): readonly LeafNode[] {
+  if (node.kind === 'union') return node.members.flatMap(leavesOf);
   return node.kind === 'object' ? node.fields.flatMap(([, field]) => leavesOf(field)) : [node];
 }
 
 /** Columns pay only for what has a type of its own at the top, and not too many of them. */
-export function isColumnar(node: SchemaNode): boolean {
+export function isColumnar(node: RootNode): boolean {
   return node.kind !== 'any' && leavesOf(node).length <= columnsMax;
 }
 
@@ -161,7 +196,18 @@ export function nodeOfDeclared(schema: RecordSchema, depth = 0): SchemaNode | un
 }
 
 /** The node with those of its strings as categories that are few among the values. */
-function findCategories(node: SchemaNode, values: readonly unknown[]): SchemaNode {
+function findCategories<T extends RootNode>(node: T, values: readonly unknown[]): T;
+function findCategories(node: RootNode, values: readonly unknown[]): RootNode {
+  if (node.kind === 'union') {
+    const members = node.members.map((member) => {
+      const keys = String(member.fields.map(([name]) => name));
+      return findCategories(
+        member,
+        values.filter((value) => String(Object.keys(value as object)) === keys),
+      );
+    });
+    return { kind: 'union', members };
+  }
   if (node.kind === 'object') {
     const fields = node.fields.map(([name, field]): [string, SchemaNode] => [
       name,
@@ -180,20 +226,24 @@ function findCategories(node: SchemaNode, values: readonly unknown[]): SchemaNod
 }
 
 /** The node with the given leaves, by their places in `leavesOf`, as plain strings. */
-export function withoutCategories(node: SchemaNode, places: ReadonlySet<number>): SchemaNode {
+export function withoutCategories(node: RootNode, places: ReadonlySet<number>): RootNode {
   let place = 0;
   const walk = (inner: SchemaNode): SchemaNode => {
-    if (inner.kind === 'object') {
-      return { kind: 'object', fields: inner.fields.map(([name, field]) => [name, walk(field)]) };
-    }
+    if (inner.kind === 'object') return walkObject(inner);
     return places.has(place++) ? { kind: 'string', isNullable: inner.isNullable } : inner;
   };
-  return walk(node);
+  const walkObject = (object: ObjectNode): ObjectNode => ({
+    kind: 'object',
+    fields: object.fields.map(([name, field]) => [name, walk(field)]),
+  });
+  return node.kind === 'union'
+    ? { kind: 'union', members: node.members.map(walkObject) }
+    : walk(node);
 }
 
 /** Joins the shapes of the first records. */
 export class SchemaLearner {
-  #root: SchemaNode | undefined;
+  #root: RootNode | undefined;
   #hasTimestamps = false;
   #hasMissingTimestamps = false;
   #isWhole = true;
@@ -208,7 +258,7 @@ export class SchemaLearner {
     this.#values.push(value);
     const node = nodeOf(value);
     if (node === undefined) this.#isRefused = true;
-    else this.#root = this.#root === undefined ? node : joinNodes(this.#root, node);
+    else this.#root = this.#root === undefined ? node : joinRoots(this.#root, node);
     if (timestamp === NO_TIMESTAMP) {
       this.#hasMissingTimestamps = true;
       return;

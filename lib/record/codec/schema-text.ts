@@ -1,6 +1,7 @@
 /**
  * A schema as the text that heads every batch (JSON): `[flags, root]`; flags: timestamps `n`one, `o`ffset or
- * e`x`act, then `w` for wide text; root: a letter for a type, with `?` when nullable, or names and nodes by turns.
+ * e`x`act, then `w` for wide text; root: a letter for a type, with `?` when nullable, or names and nodes by turns,
+ * or such arrays of the shapes of a union.
  * NB: part of the wire format.
  */
 import {
@@ -8,6 +9,8 @@ import {
   type BatchSchema,
   type FieldType,
   type LeafNode,
+  type ObjectNode,
+  type RootNode,
   type SchemaNode,
   type TimestampKind,
 } from './record-schema.js';
@@ -43,7 +46,8 @@ export function formatSchema(schema: BatchSchema): string {
   return JSON.stringify([flags, toJson(schema.root)]);
 }
 
-function toJson(node: SchemaNode): Json {
+function toJson(node: RootNode): Json {
+  if (node.kind === 'union') return node.members.map(toJson);
   if (node.kind !== 'object') return letters[node.kind] + (node.isNullable ? '?' : '');
   return node.fields.flatMap(([name, field]) => [name, toJson(field)]);
 }
@@ -53,13 +57,21 @@ export function parseSchema(text: string): BatchSchema | undefined {
   try {
     const [flags, root] = JSON.parse(text) as [string, Json];
     const timestamps = timestampKinds.get(flags[0]!);
-    const node = fromJson(root, 0);
+    const node = rootFromJson(root);
     if (timestamps === undefined || node === undefined || !isColumnar(node)) return undefined;
     const schema = { root: node, timestamps, isWideText: flags[1] === 'w' };
     return formatSchema(schema) === text ? schema : undefined;
   } catch {
     return undefined;
   }
+}
+
+function rootFromJson(json: Json): RootNode | undefined {
+  if (typeof json === 'string' || typeof json[0] !== 'object') return fromJson(json, 0);
+  const members = json.map((member) => fromJson(member, 0));
+  return members.every((member): member is ObjectNode => member?.kind === 'object')
+    ? { kind: 'union', members }
+    : undefined;
 }
 
 function fromJson(json: Json, depth: number): SchemaNode | undefined {

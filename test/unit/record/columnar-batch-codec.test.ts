@@ -98,6 +98,7 @@ const typed = {
   string: fc.oneof(codeUnits, fc.string({ unit: 'grapheme' }), fc.string()),
   bigint: fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),
   hugeBigint: fc.bigInt({ min: -(2n ** 200n), max: 2n ** 200n }),
+  word: fc.constantFrom('click', 'view', '日本', ''),
   date: fc.date({ noInvalidDate: true }),
   nothing: fc.constantFrom(null, undefined),
   bytes: fc.uint8Array({ maxLength: 10 }),
@@ -225,7 +226,7 @@ t.test('the columns of a schema take what it says and widen for the rest', (t) =
 
 t.test('a record of another shape makes its batch general, and the schema comes back', (t) => {
   const edge = new Edge();
-  for (let i = 0; i < 3000; i += 1) edge.send(i === 1500 ? { other: i } : { a: i, b: 'text' }, i);
+  for (let i = 0; i < 3000; i += 1) edge.send(i === 1500 ? [i] : { a: i, b: 'text' }, i);
   edge.check();
   const { formats } = edge;
   t.equal(formats.at(-2), 2);
@@ -235,11 +236,44 @@ t.test('a record of another shape makes its batch general, and the schema comes 
   t.end();
 });
 
-t.test('records of shapes by turns end up general, at a bounded price', (t) => {
+t.test('records and what is none by turns end up general, at a bounded price', (t) => {
   const edge = new Edge();
-  for (let i = 0; i < 20_000; i += 1) edge.send(i % 400 < 399 ? { a: i } : { b: i }, i);
+  for (let i = 0; i < 20_000; i += 1) edge.send(i % 400 < 399 ? { a: i } : i, i);
   edge.check();
   t.strictSame(new Set(edge.formats.slice(-20)), new Set([1]));
+  t.end();
+});
+
+t.test('records of several shapes share a batch', (t) => {
+  const shapes: readonly ((i: number) => unknown)[] = [
+    (i) => ({ kind: 'click', at: i, page: `page ${String(i)}`, list: [i] }),
+    (i) => ({ kind: 'view', page: `page ${String(i)}`, from: null, user: { id: i } }),
+    (i) => ({ at: i / 2, list: [], other: new Set([i]), rest: i % 2 === 0 ? i : 'text' }),
+    () => ({}),
+    (i) => ({ kind: 'click', at: i, page: 'ü', extra: `x${String(i)}` }),
+    (i) => ({ kind: 'click', at: i, extra: `x${String(i)}`, page: 'ü' }),
+  ];
+  for (const stepRecords of [1, 200]) {
+    const edge = new Edge({ channels: 2 });
+    for (let i = 0; i < 4000; i += 1) {
+      const shape = Math.floor(i / stepRecords) % shapes.length;
+      edge.send(shapes[shape]!(i), i, (i * 7) % 2);
+    }
+    edge.check();
+    t.ok(edge.columnarShare > 0.9, String(edge.formats));
+    t.ok(
+      edge.sizes.every((size) => size <= 4096),
+      String(edge.sizes),
+    );
+  }
+  t.end();
+});
+
+t.test('objects with keys of their own are not taken for shapes', (t) => {
+  const edge = new Edge();
+  for (let i = 0; i < 1000; i += 1) edge.send({ [`user${String(i % 50)}`]: i }, i);
+  edge.check();
+  t.strictSame(new Set(edge.formats), new Set([1]));
   t.end();
 });
 
@@ -324,7 +358,7 @@ t.test('a declared schema is used from the first record on', (t) => {
   text.send('a');
   text.send(1);
   text.check();
-  t.strictSame([edge.formats, text.formats], [[1], [1]]);
+  t.strictSame([edge.formats, text.formats], [[2], [1]]);
   const kept = new Edge({ codec: createColumnarCodec({ schema: 'string' }) });
   kept.send('a');
   kept.check();
