@@ -120,7 +120,10 @@ export class DirectChannel implements OutputChannel {
   get hasRoom(): boolean {
     const consumer = this.#consumer;
     if (consumer === undefined) return false;
-    return this.isOpen ? consumer.hasRoom : this.queued < this.#maxQueued;
+    if (this.isOpen) return consumer.hasRoom;
+    // A consumer that can take what waits goes first: fed all the time, the queue would never empty again.
+    const isDrained = this.queued > 0 && !this.#isBlocked && consumer.canTake;
+    return !isDrained && this.queued < this.#maxQueued;
   }
 
   /** The queue dies with the slot, so it must be empty before the producer may end. */
