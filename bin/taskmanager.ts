@@ -26,7 +26,7 @@ import { TaskExecutor } from '../lib/taskmanager/task-executor.js';
 import { WorkerSlotRunner } from '../lib/taskmanager/worker-slot-runner.js';
 import { openHighAvailability, runProcess, type ProcessContext } from './wiring.js';
 
-// The small young generation this process is started with is its main thread's alone: slots get V8's own.
+// The small young generation this process is started with is its main thread's alone: slots have their own.
 setFlagsFromString('--max-semi-space-size=0');
 
 await runProcess('taskmanager', async (context) => {
@@ -47,6 +47,7 @@ await runProcess('taskmanager', async (context) => {
         slots: config.get(options.taskmanagerNumberOfTaskSlots),
         bufferBytes: config.get(options.taskmanagerNetworkMemoryBufferSize),
         buffersPerChannel: config.get(options.taskmanagerNetworkMemoryBuffersPerChannel),
+        polls: config.get(options.taskmanagerSlotPollingEnabled),
       }),
       (owned) => owned.close(),
     );
@@ -157,6 +158,10 @@ function createRunner(
   }
   return new WorkerSlotRunner(env, network, {
     slotMemoryBytes: config.get(options.taskmanagerMemorySlotHeapSize),
+    youngGenerationBytes: config.get(options.taskmanagerMemorySlotYoungGenerationSize),
+    v8Flags: config.get(options.taskmanagerSlotV8Flags),
+    polls: config.get(options.taskmanagerSlotPollingEnabled),
+    blockedThresholdMs: config.get(options.taskmanagerSlotBlockedThreshold),
     mainTimeoutMs,
     smallStateThresholdBytes,
     log,

@@ -228,6 +228,30 @@ export const options = {
     '256m',
     'Heap a slot’s tasks may use before they fail with SLOT_MEMORY; V8 ends the thread at twice this.',
   ),
+  taskmanagerMemorySlotYoungGenerationSize: option(
+    'taskmanager.memory.slot.young-generation.size',
+    memoryType({ min: 3 * 1024 ** 2, max: 1024 ** 3 }),
+    '96mb',
+    'Room for new objects in the heap of a slot’s thread, in addition to its heap size: a third of it may fill before a collection. More helps jobs that keep many records for a moment (windows, records kept whole), and costs caches where they do not.',
+  ),
+  taskmanagerSlotV8Flags: option(
+    'taskmanager.slot.v8-flags',
+    listType(),
+    '--max-inlined-bytecode-size-cumulative=4000',
+    'Flags of V8 for the process of the TaskManager, set before a slot compiles anything. The default lets a long generated chain be inlined as a whole.',
+  ),
+  taskmanagerSlotPollingEnabled: option(
+    'taskmanager.slot.polling.enabled',
+    boolType(),
+    'true',
+    'Whether threads that exchange records look for more for up to 0.1 ms before they sleep, as long as that pays: a wake-up costs 50 us. Off saves processor time where other programs need it.',
+  ),
+  taskmanagerSlotBlockedThreshold: option(
+    'taskmanager.slot.blocked.threshold',
+    durationType(),
+    '100 ms',
+    'A call of user code that holds up its slot’s thread, and so every task in it, for longer than this is logged as a warning that names the operator. 0 switches that off.',
+  ),
   taskCancellationTimeout: option(
     'task.cancellation.timeout',
     durationType(),

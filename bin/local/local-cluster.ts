@@ -67,6 +67,8 @@ export type Progress = (line: string) => void;
 const stateFile = 'cluster.json';
 const lockFile = 'cluster.lock';
 const startTimeoutMs = 30_000;
+/** Large arrays (typed tables of keyed state, buffers) in large pages: 12-19 % faster updates. No effect without glibc. */
+const nativeTuning = { GLIBC_TUNABLES: 'glibc.malloc.hugetlb=1' };
 /** Loading programs fills V8's young generation, which never shrinks: 28 MB of an idle process at V8's own limit. */
 const youngGeneration = ['--max-semi-space-size=2'];
 
@@ -336,7 +338,7 @@ export class LocalCluster {
     return {
       command: process.execPath,
       args: ['--enable-source-maps', ...youngGeneration, entry, ...definitions],
-      env: { ...process.env, ...this.#state.options.environment },
+      env: { ...nativeTuning, ...process.env, ...this.#state.options.environment },
     };
   }
 

@@ -26,6 +26,8 @@ export interface NetworkOptions {
   readonly bufferBytes?: number;
   /** 8. The credit of a channel. */
   readonly buffersPerChannel?: number;
+  /** true. Whether the main thread polls before it sleeps, while that pays. */
+  readonly polls?: boolean;
   /** How long a channel waits for its other end, ms (30 s). */
   readonly channelOpenTimeoutMs?: number;
 }
@@ -68,11 +70,14 @@ export class NetworkEnvironment {
       bufferBytes: 32 * 1024,
       buffersPerChannel: 8,
       channelOpenTimeoutMs: 30_000,
+      polls: true,
       ...options,
     };
     this.#bells = createBells(options.slots + 1);
     this.#bell = new Bell(this.#bells, mainBell);
-    this.#sleeper = new Sleeper(this.#bell, env.clock, systemRunSoon);
+    this.#sleeper = new Sleeper(this.#bell, env.clock, systemRunSoon, {
+      ...(!this.#options.polls && { maxPollMs: 0 }),
+    });
     this.#server = new PartitionServer(this.#env, {
       ...this.#options,
       onRoom: () => this.#pump(),

@@ -16,6 +16,14 @@ export interface SlotLogOptions {
 export interface SlotWorkerOptions {
   /** taskmanager.memory.slot.heap.size */
   readonly slotMemoryBytes: number;
+  /** taskmanager.memory.slot.young-generation.size */
+  readonly youngGenerationBytes: number;
+  /** taskmanager.slot.v8-flags */
+  readonly v8Flags: readonly string[];
+  /** taskmanager.slot.polling.enabled */
+  readonly polls: boolean;
+  /** taskmanager.slot.blocked.threshold, ms; 0: off */
+  readonly blockedThresholdMs: number;
   /** execution.main.timeout */
   readonly mainTimeoutMs: number;
   /** state.storage.small-state-threshold */

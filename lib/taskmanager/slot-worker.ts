@@ -85,7 +85,7 @@ async function run(start: SlotWorkerStart, onReady: (runtime: SlotRuntime) => vo
       ),
       channels: attachChannels(channels),
       report: send,
-      loop: createSlotLoop(env.clock),
+      loop: createSlotLoop(env.clock, options.polls ? {} : { maxPollMs: 0 }),
     },
     {
       checkMemory: createMemoryCheck(env.clock, options.slotMemoryBytes),

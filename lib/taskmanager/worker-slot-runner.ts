@@ -2,6 +2,7 @@
  * Slots as worker threads: one thread per deployment, with its own heap limit. Whatever user code does in it
  * (endless loops, process.exit, running out of memory) ends at most this thread.
  */
+import { setFlagsFromString } from 'node:v8';
 import { Worker } from 'node:worker_threads';
 import type { CancelTimer } from '../base/clock.js';
 import { childEnv, type Env } from '../base/env.js';
@@ -36,6 +37,8 @@ export class WorkerSlotRunner implements SlotRunner {
     this.#env = childEnv(env, 'slot-runner');
     this.#network = network;
     this.#options = options;
+    // Of the whole process, so that they are there before a slot's thread compiles anything.
+    for (const flag of options.v8Flags) setFlagsFromString(flag);
   }
 
   /** Starting a thread and loading the runtime takes 100 ms that a recovery need not wait for. */
@@ -116,6 +119,7 @@ function createWorker(options: SlotWorkerOptions): Worker {
     stdout: true,
     stderr: true,
     resourceLimits: {
+      maxYoungGenerationSizeMb: Math.ceil(options.youngGenerationBytes / 1024 ** 2),
       maxOldGenerationSizeMb: Math.ceil((options.slotMemoryBytes * hardLimitFactor) / 1024 ** 2),
     },
   });

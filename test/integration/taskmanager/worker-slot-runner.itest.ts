@@ -49,6 +49,10 @@ async function prepare(t: Test, body: string, slotMemoryBytes = 64 * mb): Promis
   });
   const runner = new WorkerSlotRunner(env, network, {
     slotMemoryBytes,
+    youngGenerationBytes: 12 * mb,
+    v8Flags: [],
+    polls: true,
+    blockedThresholdMs: 100,
     mainTimeoutMs: 10_000,
     smallStateThresholdBytes: 20_000,
     log: { level: 'info', destination: logPath, base: { process: 'slot' } },
