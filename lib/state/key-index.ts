@@ -3,7 +3,7 @@
  * timers are columns indexed by slot. Slots begin at 0; freed ones are used again. Columns and keys lie
  * in chunks of 4096 slots, so that nothing is ever copied as a whole when it grows.
  */
-import { KeyCells, spread } from './key-cells.js';
+import { homeOf, KeyCells, spread } from './key-cells.js';
 import { unsupportedKey } from './key-group.js';
 import { own } from './own.js';
 
@@ -107,11 +107,10 @@ export class KeyIndex {
   }
 
   #findString(key: string, hash: number): number {
-    const mixed = Math.imul(hash, spread);
-    const segment = this.#cells.directory[mixed >>> this.#cells.directoryShift]!;
-    const { cells } = segment;
+    const { directory, directoryShift } = this.#cells;
+    const cells = directory[Math.imul(hash, spread) >>> directoryShift]!;
     const mask = cells.length - 1;
-    let at = ((mixed << segment.depth) >>> segment.shift) << 1;
+    let at = homeOf(cells, hash);
     for (;;) {
       const slot = cells[at + 1]! - 1;
       if (slot < 0) return -1;
@@ -123,11 +122,10 @@ export class KeyIndex {
   }
 
   #findOther(key: unknown, hash: number): number {
-    const mixed = Math.imul(hash, spread);
-    const segment = this.#cells.directory[mixed >>> this.#cells.directoryShift]!;
-    const { cells } = segment;
+    const { directory, directoryShift } = this.#cells;
+    const cells = directory[Math.imul(hash, spread) >>> directoryShift]!;
     const mask = cells.length - 1;
-    let at = ((mixed << segment.depth) >>> segment.shift) << 1;
+    let at = homeOf(cells, hash);
     for (;;) {
       const slot = cells[at + 1]! - 1;
       if (slot < 0) return -1;
