@@ -34,7 +34,11 @@ export class Bell {
   /** There is news for the owner. Callable from any thread. */
   ring(): void {
     Atomics.add(this.#words, this.#sequence, 1);
-    if (Atomics.load(this.#words, this.#asleep) === 1) {
+    if (
+      Atomics.load(this.#words, this.#asleep) === 1 &&
+      // Waking up takes a while: only the first one who rings wakes it.
+      Atomics.compareExchange(this.#words, this.#asleep, 1, 0) === 1
+    ) {
       Atomics.notify(this.#words, this.#sequence);
     }
   }

@@ -7,8 +7,9 @@ import type { Env } from '../base/env.js';
 import { MillraceError } from '../base/errors.js';
 import { ChannelWriter } from './channel-writer.js';
 import { ReceiveCredit } from './credit.machine.js';
+import { FrameWriter } from './frame-writer.js';
 import type { Ring } from './ring.js';
-import { encodeFrame, FrameReader, frameBytesMax, wireVersion, type Frame } from './wire.js';
+import { FrameReader, frameBytesMax, wireVersion, type Frame } from './wire.js';
 
 export interface PartitionClientOptions {
   readonly clusterUid: string;
@@ -80,6 +81,7 @@ class ClientConnection {
   readonly #env: Env;
   readonly #address: string;
   readonly #socket: Socket;
+  readonly #out: FrameWriter;
   readonly #events: { onBytes(count: number): void; onClosed(): void };
   readonly #streams = new Map<number, InStream>();
   #nextStream = 1;
@@ -125,11 +127,13 @@ class ClientConnection {
       this.#fail(new MillraceError('NETWORK', `the data connection to ${address} closed`));
     });
     const { clusterUid, taskManagerId, bufferBytes } = options;
+    this.#out = new FrameWriter(this.#socket, bufferBytes);
     // Written before the connection is there; sent first.
     this.#send({
       type: 'hello',
       hello: { version: wireVersion, clusterUid, taskManagerId, bufferBytes },
     });
+    this.#out.flush();
   }
 
   open(channelId: string, ring: Ring): void {
@@ -140,6 +144,7 @@ class ClientConnection {
     const writer = new ChannelWriter(channelId, ring, Infinity);
     this.#streams.set(id, { id, channelId, ring, writer, credit, hasEnded: false });
     this.#send({ type: 'open', stream: id, credits: credit.announce(ring.freeBuffers), channelId });
+    this.#out.flush();
   }
 
   release(channelId: string): void {
@@ -148,11 +153,13 @@ class ClientConnection {
       if (!stream.hasEnded) this.#send({ type: 'close', stream: stream.id });
       this.#streams.delete(stream.id);
     }
+    this.#out.flush();
     this.#endIfUnused();
   }
 
   pump(): void {
     for (const stream of this.#streams.values()) this.#pumpStream(stream);
+    this.#out.flush();
     this.#endIfUnused();
   }
 
@@ -233,8 +240,8 @@ class ClientConnection {
     }
   }
 
-  #send(frame: Frame): void {
-    if (!this.#isClosed) this.#socket.write(encodeFrame(frame));
+  #send(frame: Exclude<Frame, { type: 'data' }>): void {
+    if (!this.#isClosed) this.#out.frame(frame);
   }
 
   #endIfUnused(): void {

@@ -7,6 +7,7 @@ import type { CancelTimer } from '../base/clock.js';
 import type { Env } from '../base/env.js';
 import { MillraceError } from '../base/errors.js';
 import { SendCredit } from './credit.machine.js';
+import { FrameWriter } from './frame-writer.js';
 import type { Ring } from './ring.js';
 import {
   encodeFrame,
@@ -56,6 +57,7 @@ interface Waiting {
 
 interface ServerConnection {
   readonly socket: Socket;
+  readonly out: FrameWriter;
   readonly streams: Map<number, OutStream>;
   peer: string | undefined;
   /** Its hello did not fit; whatever follows is ignored. */
@@ -128,11 +130,10 @@ export class PartitionServer {
     let hasMore = false;
     for (const connection of this.#connections) {
       if (connection.streams.size === 0) continue;
-      connection.socket.cork();
       for (const stream of connection.streams.values()) {
         if (this.#pumpStream(stream)) hasMore = true;
       }
-      connection.socket.uncork();
+      this.#flush(connection);
     }
     return hasMore;
   }
@@ -157,7 +158,7 @@ export class PartitionServer {
     const { ring } = outgoing;
     for (let i = 0; i < entriesPerTurn; i += 1) {
       // 'drain' pumps again.
-      if (connection.socket.writableLength > socketBytesMax) return false;
+      if (connection.out.pendingBytes > socketBytesMax) return false;
       const entry = ring.peek();
       if (entry === undefined) {
         if (outgoing.isReleased || ring.producerState === 'closed') {
@@ -169,11 +170,11 @@ export class PartitionServer {
         // A credit frame pumps again.
         if (!stream.credit.hasCredit) return false;
         stream.credit.sent();
-        this.#send(connection, { type: 'data', stream: stream.id, ...entry });
+        connection.out.data(stream.id, entry.bytes, entry.continues);
         ring.release();
         continue;
       }
-      this.#send(connection, { type: 'control', stream: stream.id, event: entry.event });
+      connection.out.frame({ type: 'control', stream: stream.id, event: entry.event });
       ring.release();
       if (entry.event.kind === 'endOfPartition') {
         this.#forget(stream);
@@ -183,14 +184,12 @@ export class PartitionServer {
     return true;
   }
 
-  #send(connection: ServerConnection, frame: Frame): void {
-    const bytes = encodeFrame(frame);
-    this.bytesOut += bytes.byteLength;
-    connection.socket.write(bytes);
+  #flush({ out }: ServerConnection): void {
+    this.bytesOut += out.flush();
   }
 
   #endStream(stream: OutStream, reason: 'closed' | 'lost', text: string): void {
-    this.#send(stream.connection, { type: 'fail', stream: stream.id, reason, text });
+    stream.connection.out.frame({ type: 'fail', stream: stream.id, reason, text });
     this.#forget(stream);
   }
 
@@ -205,6 +204,7 @@ export class PartitionServer {
   #accept(socket: Socket): void {
     const connection: ServerConnection = {
       socket,
+      out: new FrameWriter(socket, this.#options.bufferBytes),
       streams: new Map(),
       peer: undefined,
       isRefused: false,
@@ -284,7 +284,8 @@ export class PartitionServer {
     }
     if (reason === undefined) {
       connection.peer = hello.taskManagerId;
-      this.#send(connection, { type: 'welcome' });
+      connection.out.frame({ type: 'welcome' });
+      this.#flush(connection);
       return;
     }
     this.#env.log.warn({ peer: hello.taskManagerId, reason }, 'data connection refused');
@@ -315,7 +316,8 @@ export class PartitionServer {
     const expire = this.#env.clock.setTimer(channelOpenTimeoutMs, () => {
       this.#waiting.delete(channelId);
       const text = `its producer did not start within ${String(channelOpenTimeoutMs)} ms`;
-      this.#send(connection, { type: 'fail', stream, reason: 'lost', text });
+      connection.out.frame({ type: 'fail', stream, reason: 'lost', text });
+      this.#flush(connection);
     });
     this.#waiting.set(channelId, { connection, stream, credits, cancel: expire });
   }

@@ -91,7 +91,7 @@ function allocate(type: Frame['type'], bodyBytes: number): Buffer {
   return frame;
 }
 
-export function encodeFrame(frame: Frame): Buffer {
+export function encodeFrame(frame: Exclude<Frame, { type: 'data' }>): Buffer {
   switch (frame.type) {
     case 'hello':
       return withText(frame.type, [], JSON.stringify(frame.hello));
@@ -101,13 +101,6 @@ export function encodeFrame(frame: Frame): Buffer {
       return withText(frame.type, [], frame.reason);
     case 'open':
       return withText(frame.type, [frame.stream, frame.credits], frame.channelId);
-    case 'data': {
-      const out = allocate('data', dataHeaderBytes + frame.bytes.byteLength);
-      out.writeUInt32LE(frame.stream, prefixBytes);
-      out.writeUInt8(frame.continues ? 1 : 0, prefixBytes + 4);
-      out.set(frame.bytes, prefixBytes + dataHeaderBytes);
-      return out;
-    }
     case 'control':
       return encodeControl(frame.stream, frame.event);
     case 'credit':
@@ -117,6 +110,25 @@ export function encodeFrame(frame: Frame): Buffer {
     case 'fail':
       return withText(frame.type, [frame.stream, frame.reason === 'closed' ? 0 : 1], frame.text);
   }
+}
+
+/** Bytes of a data frame, its length included. */
+export function dataFrameBytes(bytes: Uint8Array): number {
+  return prefixBytes + dataHeaderBytes + bytes.byteLength;
+}
+
+/** Writes a data frame at `offset`. */
+export function encodeDataInto(
+  out: Buffer,
+  offset: number,
+  frame: { readonly stream: number; readonly bytes: Uint8Array; readonly continues: boolean },
+): void {
+  const { stream, bytes, continues } = frame;
+  out.writeUInt32LE(1 + dataHeaderBytes + bytes.byteLength, offset);
+  out[offset + 4] = types.indexOf('data');
+  out.writeUInt32LE(stream, offset + prefixBytes);
+  out[offset + prefixBytes + 4] = continues ? 1 : 0;
+  out.set(bytes, offset + prefixBytes + dataHeaderBytes);
 }
 
 function withText(type: Frame['type'], words: readonly number[], text: string): Buffer {
