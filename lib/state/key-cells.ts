@@ -41,7 +41,7 @@ export class KeyCells {
     this.#segments = [segment, segment];
   }
 
-  /** The number of a hash; -1 when it is not there. Only where equal hashes are equal keys. */
+  /** The number of a hash (all of whose bits are mixed); -1 when it is not there. Only where equal hashes are equal keys. */
   find(hash: number): number {
     const cells = this.directory[Math.imul(hash, spread) >>> this.directoryShift]!;
     const mask = cells.length - 1;
@@ -96,7 +96,7 @@ export class KeyCells {
       for (let at = 0; at < cells.length; at += 2) {
         if (cells[at + 1] !== 0) put(larger, cells[at]!, cells[at + 1]!);
       }
-      this.#place(segment, mixed, larger, larger, segment);
+      this.#place(segment, mixed, [larger, larger], segment);
       return;
     }
     this.#split(segment, mixed, cells);
@@ -119,7 +119,7 @@ export class KeyCells {
       put(isUpper ? upper : lower, hash, cells[at + 1]!);
       if (isUpper) uppers += 1;
     }
-    this.#place(segment, mixed, lower, upper, { depth: depth + 1, count: uppers });
+    this.#place(segment, mixed, [lower, upper], { depth: depth + 1, count: uppers });
     segment.depth = depth + 1;
     segment.count -= uppers;
   }
@@ -128,8 +128,7 @@ export class KeyCells {
   #place(
     segment: Segment,
     mixed: number,
-    lower: Int32Array,
-    upper: Int32Array,
+    [lower, upper]: readonly [Int32Array, Int32Array],
     upperSegment: Segment,
   ): void {
     const { depth } = segment;

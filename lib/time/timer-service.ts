@@ -4,7 +4,7 @@
  * of windows and of rounded times share lists, a timer of its own time is one row (performance.md G). A part of the
  * keyed state: keys are slots of the backend's index, which a timer holds.
  */
-import { hashKey } from '../state/key-group.js';
+import { fmix32, hashKey } from '../state/key-group.js';
 import { IntRows } from '../state/int-rows.js';
 import { KeyCells } from '../state/key-cells.js';
 import { KeyIndex } from '../state/key-index.js';
@@ -43,7 +43,7 @@ export class TimerQueue implements KeyedStatePart {
   /** Timestamps that have a list, perhaps an empty one; the slots of this index number the lists. */
   readonly #times = new KeyIndex();
   readonly #lists = new IntRows(3);
-  /** By list. */
+  /** By list, from slots: fmix32 gives each a hash of its own. */
   readonly #tables = new Map<number, KeyCells>();
   readonly #heap = new NumberHeap();
   /** Many timers are of the same time as the one before. */
@@ -154,7 +154,9 @@ export class TimerQueue implements KeyedStatePart {
     lists.set(list, tail, timer);
     const size = lists.get(list, count) + 1;
     lists.set(list, count, size);
-    if (size > searchMax || this.#tables.size > 0) this.#tableOf(list, size)?.insert(slot, timer);
+    if (size > searchMax || this.#tables.size > 0) {
+      this.#tableOf(list, size)?.insert(fmix32(slot), timer);
+    }
     this.#backend.index.hold(slot);
   }
 
@@ -179,7 +181,7 @@ export class TimerQueue implements KeyedStatePart {
   /** The timer of a key in a list; -1 when there is none. */
   #find(list: number, slot: number): number {
     const table = this.#tables.size === 0 ? undefined : this.#tables.get(list);
-    if (table !== undefined) return table.find(slot);
+    if (table !== undefined) return table.find(fmix32(slot));
     let timer = this.#lists.get(list, head);
     while (timer >= 0 && this.#timers.get(timer, slotOf) !== slot) {
       timer = this.#timers.get(timer, next);
@@ -196,7 +198,7 @@ export class TimerQueue implements KeyedStatePart {
     const last = this.#lists.get(list, tail);
     let timer = this.#lists.get(list, head);
     for (; timer !== last; timer = this.#timers.get(timer, next)) {
-      table.insert(this.#timers.get(timer, slotOf), timer);
+      table.insert(fmix32(this.#timers.get(timer, slotOf)), timer);
     }
     return table;
   }
@@ -213,7 +215,7 @@ export class TimerQueue implements KeyedStatePart {
     if (after < 0) lists.set(list, tail, before);
     else timers.set(after, previous, before);
     lists.set(list, count, lists.get(list, count) - 1);
-    this.#tables.get(list)?.remove(timers.get(timer, slotOf), timer);
+    this.#tables.get(list)?.remove(fmix32(timers.get(timer, slotOf)), timer);
     timers.set(timer, next, this.#freeTimer);
     this.#freeTimer = timer;
   }
