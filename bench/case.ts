@@ -7,7 +7,7 @@ export type Unit = 'rate' | 'latency';
 
 /** A process that measures something by itself: a file in bench/micro and what it is told. */
 export interface MicroSpec {
-  readonly program: 'codec' | 'naive-chain' | 'naive-exchange' | 'naive-state';
+  readonly program: 'codec' | 'naive-chain' | 'naive-exchange' | 'naive-latency' | 'naive-state';
   readonly args: Readonly<Record<string, string | number>>;
 }
 
@@ -26,11 +26,13 @@ export type Variant = {
   | { readonly micro: MicroSpec; readonly job?: never; readonly guess?: never }
 );
 
-/** Median by variant. */
+/** By variant. */
 export type Medians = ReadonlyMap<string, VariantFigures>;
 
 export interface VariantFigures {
   readonly median: number;
+  /** One a round. */
+  readonly values: readonly number[];
   readonly facts: Readonly<Record<string, number>>;
 }
 
@@ -61,6 +63,8 @@ export interface RunContext {
   readonly windowMs: number;
   /** Settings for every job. */
   readonly settings: Readonly<Record<string, string>>;
+  /** Fewer records to find out how many a sample needs. */
+  readonly isQuick: boolean;
   /** Seconds of one latency sample. */
   readonly latencySeconds: number;
 }

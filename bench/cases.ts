@@ -93,6 +93,7 @@ function codecCase(shape: 'trade' | 'bid', title: string): BenchCase {
     name: `codec-${shape}`,
     title,
     unit: 'rate',
+    rounds: 0.6,
     variants: [
       { name: 'columnar', isOurs: true, micro: program('millrace') },
       ...others.map((name) => ({ name, isOurs: false, micro: program(name) })),
@@ -163,7 +164,7 @@ function latencyCase(): BenchCase {
       'source to sink over one keyed exchange at 1,000 records/s (default buffer timeout 100 ms)',
     unit: 'latency',
     rounds: 0.4,
-    variants,
+    variants: [...variants, naive('by hand: postMessage', 'naive-latency', { windowMs: 8000 })],
     targets: variants.flatMap(({ name }) =>
       name.endsWith('default')
         ? [fasterThan(name, 'p50', p50), fasterThan(name, 'p99', bufferTimeoutMs + 10)]
@@ -203,8 +204,8 @@ function parallelismCurve(): BenchCase {
     rounds: 0.6,
     variants: [1, 2, 4].map(point),
     targets: [],
-    // From one slot to two half the records begin to be encoded; four threads share two cores.
-    curve: { mayGrow: [1.5, 1.5] },
+    // From one slot to two, half the records begin to be encoded; then three quarters, and four threads share two cores.
+    curve: { mayGrow: [1.5, 2] },
   };
 }
 
@@ -253,8 +254,10 @@ function sizeCurve(): BenchCase {
       }),
     ),
     targets: [],
-    // Never by more than the bytes do.
-    curve: { mayGrow: sizes.slice(1).map((size, i) => Math.max(3, size / (sizes[i] ?? size))) },
+    // By no more than the bytes do, and noise.
+    curve: {
+      mayGrow: sizes.slice(1).map((size, i) => Math.max(3, (1.4 * size) / (sizes[i] ?? size))),
+    },
   };
 }
 

@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { BenchCase, Target } from './case.js';
 import type { VariantResult } from './run-case.js';
+import { ratioOf } from './targets.js';
 
 export interface CaseResult {
   readonly bench: BenchCase;
@@ -138,6 +139,38 @@ export function formatCase(result: CaseResult, before: ResultFile | undefined): 
   ].join('\n');
 }
 
+/** A saved result as tables for a document. */
+export function formatMarkdown({ takenAt, machine, cases }: ResultFile): string {
+  const facts = Object.values(machine).slice(0, 6).join(', ');
+  return [
+    `${takenAt.slice(0, 10)}, commit ${String(machine['commit'])}, ${facts}:`,
+    ...cases.flatMap(({ name, unit, variants, targets, cliffs }) => [
+      '',
+      `**${name}**${targets.map((one) => `; ${one.text}: ${one.got}${one.reached === true ? '' : ' (missed)'}`).join('')}`,
+      '',
+      unit === 'records/s'
+        ? '| | M/s | min | max | n | CPU ns |'
+        : '| | p99 ms | min | max | n | p50 ms |',
+      '|---|---:|---:|---:|---:|---:|',
+      ...variants.map((one) => markdownRow(one, unit)),
+      ...cliffs.map((cliff) => `\nCliff: ${cliff}`),
+    ]),
+  ].join('\n');
+}
+
+function markdownRow(
+  { name, median, min, max, samples, facts }: VariantRecord,
+  unit: string,
+): string {
+  const scale = unit === 'records/s' ? 1e6 : 1;
+  const cells = [
+    ...[median, min, max].map((value) => short(value / scale)),
+    String(samples),
+    short(unit === 'records/s' ? facts['cpuNs'] : facts['p50']),
+  ];
+  return `| ${name} | ${cells.join(' | ')} |`;
+}
+
 function formatTarget(target: Target, medians: Map<string, VariantResult>): string {
   const reached = target.reached(medians);
   const mark = reached === undefined ? '?      ' : reached ? 'reached' : 'MISSED ';
@@ -149,10 +182,11 @@ function headOf(_: VariantResult, index: number, all: readonly unknown[]): strin
 }
 
 function rateRow(
-  { variant, spread, median, samples, facts }: VariantResult,
+  result: VariantResult,
   ours: readonly VariantResult[],
   last: readonly VariantRecord[] | undefined,
 ): string[] {
+  const { variant, spread, median, samples, facts } = result;
   const millions = (value: number): string => short(value / 1e6);
   const index = ours.findIndex((one) => one.variant === variant);
   const mark = index < 0 ? '  ' : ours.length === 1 ? '* ' : `(${String(index + 1)}) `;
@@ -161,7 +195,7 @@ function rateRow(
     ...[millions(median), millions(spread.min), millions(spread.max)],
     ...[String(samples.length), short(facts['cpuNs']), short(facts['cores'])],
     facts['residentMb'] === undefined ? '' : facts['residentMb'].toFixed(0),
-    ...ours.map((one) => (one.variant === variant ? '' : short(one.median / median))),
+    ...ours.map((one) => (one.variant === variant ? '' : short(ratioOf(one, result)))),
     comparison(variant.name, median, last),
   ];
 }
@@ -171,7 +205,7 @@ function latencyRow(
   last: readonly VariantRecord[] | undefined,
 ): string[] {
   return [
-    `* ${variant.name}`,
+    `${variant.isOurs ? '* ' : '  '}${variant.name}`,
     ...[short(median), short(spread.min), short(spread.max), String(samples.length)],
     ...[short(facts['p50']), short(facts['p999']), short(facts['max'])],
     comparison(variant.name, median, last),

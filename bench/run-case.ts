@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { MillraceError } from '../lib/base/errors.js';
-import type { BenchCase, MicroSpec, RunContext, Variant, VariantFigures } from './case.js';
+import type { BenchCase, MicroSpec, RunContext, Unit, Variant, VariantFigures } from './case.js';
 import { sampleJob } from './macro/job-sample.js';
 import type { MicroArguments } from './micro/protocol.js';
 import type { Sample } from './rate.js';
@@ -30,7 +30,7 @@ export async function runCase(
   context: RunContext,
   progress: Progress,
 ): Promise<VariantResult[]> {
-  const runs = bench.variants.map((variant) => new VariantRun(variant, context));
+  const runs = bench.variants.map((variant) => new VariantRun(bench.unit, variant, context));
   // The first round finds out how many records a sample needs; programs that stop by the clock need none.
   for (const run of runs) await run.calibrate(`${bench.name}: `, progress);
   for (let round = 1; round <= rounds; round += 1) {
@@ -40,13 +40,15 @@ export async function runCase(
 }
 
 class VariantRun {
+  readonly #unit: Unit;
   readonly #variant: Variant;
   readonly #context: RunContext;
   readonly #samples: Sample[] = [];
   #rate: number;
   #failure: string | undefined;
 
-  constructor(variant: Variant, context: RunContext) {
+  constructor(unit: Unit, variant: Variant, context: RunContext) {
+    this.#unit = unit;
     this.#variant = variant;
     this.#context = context;
     this.#rate = variant.guess ?? 0;
@@ -56,8 +58,10 @@ class VariantRun {
     const { job, name } = this.#variant;
     if (job === undefined || job.recordsPerSecond !== undefined) return;
     await this.#guarded(`${label}${name}`, progress, async () => {
-      // Twice: too few records to become fast would say too little.
-      for (const share of [0.5, 1]) this.#rate = (await this.#sampleJob(share)).value;
+      // Twice where it is cheap: too few records to become fast would say too little.
+      const isOnce = job.warmRecords !== undefined || this.#context.isQuick;
+      for (const share of isOnce ? [1] : [0.5, 1])
+        this.#rate = (await this.#sampleJob(share)).value;
       progress(`${label}${name}: about ${this.#describe(this.#rate)}`);
     });
   }
@@ -101,6 +105,7 @@ class VariantRun {
       samples: this.#samples,
       spread: values,
       median: values.median,
+      values: this.#samples.map(({ value }) => value),
       facts,
       ...(this.#failure !== undefined && { failure: this.#failure }),
     };
@@ -128,7 +133,7 @@ class VariantRun {
   }
 
   #describe(value: number): string {
-    return this.#variant.job?.recordsPerSecond === undefined
+    return this.#unit === 'rate'
       ? `${(value / 1e6).toFixed(value < 1e6 ? 4 : 2)} M/s`
       : `p99 ${value.toFixed(2)} ms`;
   }
@@ -139,8 +144,9 @@ async function sampleProgram(
   { warmMs, windowMs }: RunContext,
 ): Promise<Sample> {
   const file = fileURLToPath(new URL(`micro/${program}.js`, import.meta.url));
-  // Loops are hot sooner than clusters.
-  const told = { ...args, warmMs: warmMs / 2, windowMs } as unknown as MicroArguments;
+  // Loops are hot sooner than clusters, and steadier.
+  const times = { warmMs: warmMs / 2, windowMs: 0.6 * windowMs };
+  const told = { ...times, ...args } as unknown as MicroArguments;
   const child = spawn(process.execPath, [file, JSON.stringify(told)], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });

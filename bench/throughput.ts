@@ -18,6 +18,7 @@ import { summarizeProfiles } from './profile.js';
 import {
   cliffsOf,
   formatCase,
+  formatMarkdown,
   mergeResults,
   readResults,
   recordOf,
@@ -38,14 +39,15 @@ const { values: options } = parseArgs({
     profile: { type: 'boolean', default: false },
     compile: { type: 'string', default: 'true' },
     set: { type: 'string', short: 'D', multiple: true, default: [] },
+    markdown: { type: 'boolean', default: false },
     list: { type: 'boolean', default: false },
   },
   allowPositionals: true,
 });
 
 const isCompiled = options.compile !== 'false';
-const rounds = Number(options.rounds ?? (options.quick ? 2 : 5));
-const windowSeconds = Number(options.seconds ?? (options.quick ? 1 : 2));
+const rounds = Number(options.rounds ?? (options.quick ? 1 : 5));
+const windowSeconds = Number(options.seconds ?? (options.quick ? 0.8 : 2));
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const savedFile = join(root, 'bench/results', isCompiled ? 'latest.json' : 'interpreted.json');
 
@@ -135,6 +137,12 @@ async function profile(chosen: readonly BenchCase[], context: RunContext): Promi
 }
 
 async function main(): Promise<void> {
+  if (options.markdown) {
+    const saved = readResults(options.json ?? savedFile);
+    if (saved === undefined) throw new MillraceError('CONFIG', `there is no ${savedFile}`);
+    console.log(formatMarkdown(saved));
+    return;
+  }
   if (options.list) {
     for (const { name, title } of cases) console.log(`${name.padEnd(20)} ${title}`);
     return;
@@ -146,7 +154,8 @@ async function main(): Promise<void> {
     windowMs: windowSeconds * 1000,
     warmMs: (windowSeconds * 1000 * warmShare) / (1 - warmShare),
     settings: settings(),
-    latencySeconds: options.quick ? 10 : 22,
+    isQuick: options.quick,
+    latencySeconds: options.quick ? 7 : 22,
   };
   const machine = machineFacts();
   const takenAt = new Date().toISOString();

@@ -1,4 +1,7 @@
-/** Thin traffic over one keyed exchange: every record carries when it was made, the sink says how old it is. */
+/**
+ * Thin traffic over one keyed exchange: every record carries when and by which subtask it was made, and the sink of
+ * another subtask says how old it is. Records that stay in their slot are counted only: they cross nothing.
+ */
 import {
   DataGeneratorSource,
   StreamExecutionEnvironment,
@@ -8,10 +11,12 @@ import {
 } from 'millrace';
 import { benchArguments, newMeter, type BenchJobArguments } from './arguments.js';
 import { monotonicMs, writeReport } from './meter.js';
+import { scrambledKey } from './records.js';
 
 interface Stamped {
   readonly key: number;
   readonly madeAt: number;
+  readonly madeBy: number;
   readonly text: string;
 }
 
@@ -28,7 +33,7 @@ class AgeSink {
     return {
       write: (value) => {
         meter.addSlow(value.key, 0);
-        latencies.push(monotonicMs() - value.madeAt);
+        if (value.madeBy !== subtaskIndex) latencies.push(monotonicMs() - value.madeAt);
       },
       close: () => {
         writeReport(this.#args.out, subtaskIndex, { ...meter.report(), latencies });
@@ -42,7 +47,13 @@ const env = StreamExecutionEnvironment.getExecutionEnvironment();
 env
   .fromSource(
     new DataGeneratorSource(
-      (i): Stamped => ({ key: i % args.keys, madeAt: monotonicMs(), text: 'a record of traffic' }),
+      (i): Stamped => ({
+        key: scrambledKey(i, args.keys),
+        madeAt: monotonicMs(),
+        // Subtasks of a generator take turns.
+        madeBy: i % args.parallelism,
+        text: 'a record of traffic',
+      }),
       { count: args.records, recordsPerSecond: args.recordsPerSecond ?? 1000 },
     ),
     WatermarkStrategy.noWatermarks(),

@@ -123,9 +123,10 @@ function latencySample(reports: readonly MeterReport[], records: number): Sample
     throw new MillraceError('INVARIANT', `${seen} of ${records} records arrived`);
   return latencyOf(
     reports.flatMap(({ latencies = [], marks }) => {
-      // Marks come every few records: the first one past the warm-up tells how many to leave out.
-      const warmAt = (marks[0]?.atMs ?? 0) + latencyWarmMs;
-      return latencies.slice(marks.find(({ atMs }) => atMs >= warmAt)?.count ?? latencies.length);
+      // The first mark comes with the first records; traffic is even, so time tells how many are warm.
+      const [first, last] = [marks[0]?.atMs ?? 0, marks.at(-1)?.atMs ?? 0];
+      const share = Math.min(1, latencyWarmMs / Math.max(1, last - first));
+      return latencies.slice(Math.ceil(share * latencies.length));
     }),
   );
 }
