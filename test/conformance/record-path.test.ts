@@ -10,7 +10,8 @@
  */
 import fc from 'fast-check';
 import t from 'tap';
-import { graphOf, planGraph, type GraphSpec } from '../support/random-graph.js';
+import { graphOf } from '../support/random-graph-arbitrary.js';
+import { planGraph, type GraphSpec } from '../support/random-graph.js';
 import { expectedOutput } from '../support/random-graph-model.js';
 import {
   Clusters,
@@ -21,7 +22,7 @@ import {
 } from '../support/random-graph-run.js';
 import { testEnv } from '../support/test-env.js';
 
-const runs = Number(process.env['MILLRACE_RUNS'] ?? 40);
+const runs = Number(process.env['MILLRACE_RUNS'] ?? 30);
 const seed = Number(process.env['MILLRACE_SEED'] ?? 20_240_229);
 const given = process.env['MILLRACE_CASE'];
 /** Which ways to run: both, or one to see where a difference comes from. */

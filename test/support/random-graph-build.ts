@@ -21,7 +21,7 @@ import {
   type SingleOutputStreamOperator,
   type Source,
   type StreamExecutionEnvironment,
-} from '../../lib/index.js';
+} from 'millrace';
 import {
   sideTag,
   type GraphPlan,
@@ -37,6 +37,7 @@ import {
   boundMs,
   bucketRecord,
   chainedRecord,
+  clearedAt,
   counter,
   fired,
   flatMapped,
@@ -47,7 +48,6 @@ import {
   selectorOf,
   withPayload,
 } from './random-graph-functions.js';
-import { clearedAt } from './random-graph-model.js';
 import { fieldsOf, plainKey, type Fields } from './random-graph-values.js';
 
 type Stream = DataStream<unknown>;

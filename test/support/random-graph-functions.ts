@@ -1,6 +1,6 @@
 /** The user functions of random jobs: pure, the same for the job and for its model. */
-import type { AggregateFunction } from '../../lib/index.js';
-import type { FlatMapMode, MapKind, PlannedNode, SourceSpec } from './random-graph.js';
+import type { AggregateFunction } from 'millrace';
+import type { FlatMapMode, MapKind, PlannedNode, RollKind, SourceSpec } from './random-graph.js';
 import {
   fieldsOf,
   keyOfRecord,
@@ -211,3 +211,17 @@ export function bucketRecord(key: unknown, bucket: number, ns: readonly number[]
 
 export const chainedRecord = (key: unknown, at: number): unknown =>
   shaped('tuple', { l: '', n: Math.floor(at), t: at, k: at, s: show(plainKey(key)), p: 'chained' });
+
+/** State is cleared at these counts. */
+export const clearedAt: Readonly<Record<RollKind, number>> = {
+  reduce: Infinity,
+  value: 3,
+  list: 4,
+  map: 5,
+  reducing: 6,
+};
+
+/** What a sink keeps of a record: event time only where it is defined. */
+export function sinkText(isTimed: boolean, value: unknown, timestamp: number): string {
+  return isTimed ? `${show(value)} @${timestamp}` : show(value);
+}

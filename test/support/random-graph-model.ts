@@ -13,6 +13,7 @@ import {
   aggregateOf,
   bucketRecord,
   chainedRecord,
+  clearedAt,
   counter,
   fired,
   flatMapped,
@@ -23,6 +24,7 @@ import {
   recordOf,
   rolled,
   selectorOf,
+  sinkText,
   withPayload,
   type Timed,
 } from './random-graph-functions.js';
@@ -43,11 +45,6 @@ interface Emit {
 interface ModelOperator {
   record(item: Timed, watermark: number, emit: Emit): void;
   advance?(watermark: number, emit: Emit): void;
-}
-
-/** What a sink keeps of a record: event time only where it is defined. */
-export function sinkText(isTimed: boolean, value: unknown, timestamp: number): string {
-  return isTimed ? `${show(value)} @${timestamp}` : show(value);
 }
 
 /** By sink, and the number of records on all streams together. */
@@ -193,15 +190,6 @@ class ByKey<V> {
 }
 
 type RollKind = Extract<Operation, { op: 'roll' }>['how'];
-
-/** State is cleared at these counts. */
-export const clearedAt: Readonly<Record<RollKind, number>> = {
-  reduce: Infinity,
-  value: 3,
-  list: 4,
-  map: 5,
-  reducing: 6,
-};
 
 function countModel(node: PlannedNode, how: RollKind): ModelOperator {
   const select = selectorOf(node);

@@ -1,7 +1,7 @@
 /**
  * The source of random jobs and what stops and starts it. Nothing sleeps: a split that may not go on has nothing
  * to give until a checkpoint is complete, which is how the run knows that all before it is processed. No split goes on
- * before all have given their first record: one that was never seen would hold back no watermark.
+ * before all of its subtask have given their first record: one that was never seen would hold back no watermark.
  */
 import type {
   ReaderOutput,
@@ -10,7 +10,7 @@ import type {
   SourceReaderContext,
   SplitEnumerator,
   SplitEnumeratorContext,
-} from '../../lib/index.js';
+} from 'millrace';
 import { Deferred } from '../../lib/base/deferred.js';
 import type { GraphSpec, SourceSpec } from './random-graph.js';
 import { recordOf } from './random-graph-functions.js';
@@ -38,7 +38,6 @@ export class SourceControl {
   readonly #splits: ReadonlyMap<string, SourceSpec>;
   /** Of readers that are through. */
   readonly #ended: Set<string>;
-  readonly #begun = new Set<string>();
   readonly phases: number;
   /** Checkpoints open the phases; without any all is open. */
   readonly isChecked: boolean;
@@ -59,17 +58,8 @@ export class SourceControl {
   remove(reader: GatedReader): void {
     this.#readers.delete(reader);
   }
-  assigned({ id, next }: GatedSplit): void {
+  assigned(id: string): void {
     this.#ended.delete(id);
-    if (next > 0) this.begun(id);
-  }
-  begun(id: string): void {
-    if (this.#begun.has(id)) return;
-    this.#begun.add(id);
-    for (const reader of this.#readers) reader.wakeUp();
-  }
-  get haveAllBegun(): boolean {
-    return [...this.#splits.keys()].every((id) => this.#begun.has(id) || this.#ended.has(id));
   }
   ended(id: string): void {
     this.#ended.add(id);
@@ -230,7 +220,6 @@ class GatedReader implements SourceReader<unknown, GatedSplit> {
       const { value, timestamp } = this.#recordOf(split.split, split.next);
       // Before it is emitted: what comes of it may throw.
       split.next += 1;
-      if (split.next === 1) this.#control.begun(split.id);
       output.collect(value, timestamp, split.id);
       return 'more';
     }
@@ -246,7 +235,7 @@ class GatedReader implements SourceReader<unknown, GatedSplit> {
   #mayEmit({ id, next, open }: GatedSplit): boolean {
     if (this.#isHeld(id, next)) return false;
     if (next === 0) return true;
-    if (!this.#control.haveAllBegun) return false;
+    if (!this.#haveAllBegun) return false;
     const phase = Math.floor(next / this.#spec.count);
     return phase < this.#control.phases && phase <= open;
   }
@@ -255,9 +244,14 @@ class GatedReader implements SourceReader<unknown, GatedSplit> {
     return this.#control.isPaused(id, position);
   }
 
+  get #haveAllBegun(): boolean {
+    for (const { next } of this.#splits) if (next === 0) return false;
+    return true;
+  }
+
   addSplits(splits: readonly GatedSplit[]): void {
     for (const split of splits) {
-      this.#control.assigned(split);
+      this.#control.assigned(split.id);
       this.#splits.push({ ...split });
     }
     this.#context.wakeUp();

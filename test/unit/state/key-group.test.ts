@@ -45,6 +45,38 @@ t.test('hashes are frozen: checkpoints and channels depend on each bit', async (
   for (const [key, hash] of golden) t.equal(hashKey(key), hash, JSON.stringify(String(key)));
 });
 
+t.test('key groups and their subtasks are frozen', async (t) => {
+  // Of 16, 128 and 32768 groups; of the 128 at parallelism 2, 3 and 4.
+  const golden: [unknown, number[], number[]][] = [
+    [0, [0, 0, 0], [0, 0, 0]],
+    [-0, [0, 0, 0], [0, 0, 0]],
+    [42, [12, 92, 19804], [1, 2, 2]],
+    [-1, [9, 57, 28473], [0, 1, 1]],
+    [0.5, [2, 34, 5026], [0, 0, 1]],
+    [NaN, [5, 5, 12165], [0, 0, 0]],
+    ['', [0, 0, 0], [0, 0, 0]],
+    ['abc', [3, 67, 5827], [1, 1, 2]],
+    ['user-00042', [15, 47, 17199], [0, 1, 1]],
+    ['zażółć', [7, 23, 16791], [0, 0, 0]],
+    [true, [8, 104, 21352], [1, 2, 3]],
+    [1n, [14, 78, 5070], [1, 1, 2]],
+    [null, [8, 120, 5368], [1, 2, 3]],
+    [[1, 2], [1, 49, 16817], [0, 1, 1]],
+    [['a', ['b', null]], [3, 83, 13267], [1, 1, 2]],
+  ];
+  for (const [key, groups, subtasks] of golden) {
+    const group = keyGroupOf(key, 128);
+    t.same(
+      [
+        [16, 128, 32_768].map((max) => keyGroupOf(key, max)),
+        [2, 3, 4].map((parallelism) => subtaskOfKeyGroup(group, 128, parallelism)),
+      ],
+      [groups, subtasks],
+      String(key),
+    );
+  }
+});
+
 t.test('keys hash by value', async (t) => {
   t.equal(hashKey(-0), hashKey(0));
   t.equal(hashKey(NaN), hashKey(-NaN));
