@@ -61,8 +61,16 @@ t.test('key groups and their subtasks are frozen', async (t) => {
     [true, [8, 104, 21352], [1, 2, 3]],
     [1n, [14, 78, 5070], [1, 1, 2]],
     [null, [8, 120, 5368], [1, 2, 3]],
-    [[1, 2], [1, 49, 16817], [0, 1, 1]],
-    [['a', ['b', null]], [3, 83, 13267], [1, 1, 2]],
+    [
+      [1, 2],
+      [1, 49, 16817],
+      [0, 1, 1],
+    ],
+    [
+      ['a', ['b', null]],
+      [3, 83, 13267],
+      [1, 1, 2],
+    ],
   ];
   for (const [key, groups, subtasks] of golden) {
     const group = keyGroupOf(key, 128);
