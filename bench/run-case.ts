@@ -60,7 +60,7 @@ class VariantRun {
     await this.#guarded(`${label}${name}`, progress, async () => {
       // Twice where it is cheap: too few records to become fast would say too little.
       const isOnce = job.warmRecords !== undefined || this.#context.isQuick;
-      for (const share of isOnce ? [1] : [0.5, 1])
+      for (const share of isOnce ? [0.7] : [0.4, 0.7])
         this.#rate = (await this.#sampleJob(share)).value;
       progress(`${label}${name}: about ${this.#describe(this.#rate)}`);
     });
@@ -145,7 +145,7 @@ async function sampleProgram(
 ): Promise<Sample> {
   const file = fileURLToPath(new URL(`micro/${program}.js`, import.meta.url));
   // Loops are hot sooner than clusters, and steadier.
-  const times = { warmMs: warmMs / 2, windowMs: 0.6 * windowMs };
+  const times = { warmMs: warmMs / 4, windowMs: 0.6 * windowMs };
   const told = { ...times, ...args } as unknown as MicroArguments;
   const child = spawn(process.execPath, [file, JSON.stringify(told)], {
     stdio: ['ignore', 'pipe', 'inherit'],

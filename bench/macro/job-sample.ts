@@ -23,8 +23,8 @@ export interface JobSpec {
   readonly warmRecords?: number;
 }
 
-/** Part of a run that warms up: code is compiled, tables have grown. */
-export const warmShare = 0.4;
+/** Part of a run that warms up: V8 takes seconds to compile what a job needs, the longer the less the machine is idle. */
+export const warmShare = 0.6;
 const jobTimeoutMs = 300_000;
 /** Of latency: sources and channels have started. */
 const latencyWarmMs = 2000;
