@@ -1,5 +1,5 @@
 /** The keys and accumulators of one window: a table of its own, dropped whole with the window. */
-import { Column, realNaN } from '../state/column.js';
+import { Column, isRealNaN } from '../state/column.js';
 import { KeyIndex } from '../state/key-index.js';
 import type { TimeWindow } from '../windowing/window.js';
 
@@ -27,7 +27,7 @@ export class WindowContents {
   /** NaN is no value. */
   peek(slot: number): unknown {
     const value = this.accumulators.peek(slot);
-    return value === realNaN ? NaN : value;
+    return isRealNaN(value) ? NaN : value;
   }
 
   /** Before an element is added: the accumulator as the column has it, pending now and known to snapshots. */

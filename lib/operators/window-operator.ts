@@ -13,7 +13,7 @@ import type { OutputTag } from '../api/side-output.js';
 import { MillraceError } from '../base/errors.js';
 import type { Counter } from '../base/metrics.js';
 import { NO_TIMESTAMP } from '../record/stream-element.js';
-import { realNaN } from '../state/column.js';
+import { isRealNaN } from '../state/column.js';
 import { hashKey } from '../state/key-group.js';
 import { canonicalKey } from '../state/key-index.js';
 import { HashMapStates } from '../state/hash-map-states.js';
@@ -127,7 +127,7 @@ export class WindowOperator<T> extends KeyedOperator implements GeneratesCode {
     if (accumulators.isObserved) accumulators.capture(slot);
     let after: unknown;
     try {
-      after = this.#combine(before === realNaN ? NaN : before, isNew, value);
+      after = this.#combine(isRealNaN(before) ? NaN : before, isNew, value);
     } catch (error) {
       throw this.blame(error);
     }
@@ -189,7 +189,7 @@ ${operator}.addToComplete(${contents}, ${key}, ${hash}, ${value});
   ): string {
     const { value, before, after } = names;
     const own = scope.bind('ownStrings', () => ownStrings);
-    const known = `${before} === ${scope.bind('realNaN', () => realNaN)} ? NaN : ${before}`;
+    const known = `${scope.bind('isRealNaN', () => isRealNaN)}(${before}) ? NaN : ${before}`;
     const isNew = `${before} !== ${before}`;
     const fn = this.#options.function;
     if (fn.kind === 'process') {

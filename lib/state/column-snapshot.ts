@@ -4,7 +4,7 @@
  * with its own marks.
  */
 import type { Column, ColumnObserver } from './column.js';
-import { realNaN } from './column.js';
+import { isRealNaN } from './column.js';
 import { batchElementsMax, GroupLog } from './group-log.js';
 import type { KeyIndex } from './key-index.js';
 
@@ -136,6 +136,6 @@ export class ColumnSnapshot implements ColumnObserver {
 
   #add(slot: number, value: unknown): void {
     const { index, encode } = this.#options;
-    this.log.entry(index.keyAt(slot), value === realNaN ? NaN : encode(value));
+    this.log.entry(index.keyAt(slot), isRealNaN(value) ? NaN : encode(value));
   }
 }

@@ -1,6 +1,6 @@
 /** The states of the hash-map backend: a column per state over the backend's index of keys. */
 import { MillraceError } from '../base/errors.js';
-import { Column, realNaN } from './column.js';
+import { Column, isRealNaN } from './column.js';
 import { ColumnSnapshot } from './column-snapshot.js';
 import { identityOf, keyOf, type KeyIdentity } from './key-identity.js';
 import { hashKey } from './key-group.js';
@@ -29,7 +29,7 @@ interface ValueCodec<V> {
 class StateTable<V> implements KeyedStatePart {
   readonly name: string;
   readonly kind: StateKind;
-  readonly column = new Column();
+  readonly column: Column;
   readonly backend: KeyedStateBackend;
   readonly #codec: ValueCodec<V>;
 
@@ -41,6 +41,8 @@ class StateTable<V> implements KeyedStatePart {
     this.name = descriptor.name;
     this.kind = descriptor.kind;
     this.backend = backend;
+    // Lists and maps are changed in place.
+    this.column = new Column(descriptor.kind === 'value' || descriptor.kind === 'reducing');
     this.#codec = codec;
   }
 
@@ -67,14 +69,11 @@ class StateTable<V> implements KeyedStatePart {
     if (this.column.put(slot, value)) this.backend.index.hold(slot);
   }
 
-  /** As `set`, with strings of its own. */
-  setOwned(value: unknown): void {
-    if (typeof value === 'number') {
-      this.set(value);
-      return;
-    }
-    const slot = this.backend.currentSlot;
-    this.set(ownStrings(value, slot < 0 ? undefined : this.column.peek(slot)));
+  /** As `set`, for values that are not changed in place. */
+  update(value: unknown): void {
+    let slot = this.backend.currentSlot;
+    if (slot < 0) slot = this.backend.insertCurrent();
+    if (this.column.update(slot, value)) this.backend.index.hold(slot);
   }
 
   delete(): void {
@@ -121,8 +120,7 @@ class StateTable<V> implements KeyedStatePart {
       const hash = hashKey(key);
       let slot = index.find(key, hash);
       if (slot < 0) slot = index.insert(key, hash);
-      const value = ownStrings(this.#codec.decode(flat[i + 1]), undefined);
-      if (this.column.put(slot, value)) index.hold(slot);
+      if (this.column.update(slot, this.#codec.decode(flat[i + 1]))) index.hold(slot);
     }
   }
 }
@@ -140,12 +138,12 @@ class HashMapValueState<T, V> implements ValueState<T, V> {
 
   value(): V {
     const value = this.#table.peek();
-    if (value !== value) return this.#defaultValue;
-    return value === realNaN ? (NaN as V) : (value as V);
+    if (typeof value === 'number') return value === value ? (value as V) : this.#defaultValue;
+    return isRealNaN(value) ? (NaN as V) : (value as V);
   }
 
   update(value: T): void {
-    this.#table.setOwned(value);
+    this.#table.update(value);
   }
 
   clear(): void {
@@ -253,13 +251,13 @@ class HashMapReducingState<T> implements ReducingState<T> {
 
   get(): T | undefined {
     const value = this.#table.peek();
-    if (value !== value) return undefined;
-    return value === realNaN ? (NaN as T) : (value as T);
+    if (typeof value === 'number') return value === value ? (value as T) : undefined;
+    return isRealNaN(value) ? (NaN as T) : (value as T);
   }
 
   add(value: T): void {
     const before = this.get();
-    this.#table.setOwned(before === undefined ? value : this.#reduce(before, value));
+    this.#table.update(before === undefined ? value : this.#reduce(before, value));
   }
 
   clear(): void {

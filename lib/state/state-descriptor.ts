@@ -8,7 +8,10 @@ export type StateKind = 'value' | 'list' | 'map' | 'reducing';
 /** One value per key. `V` is what reading gives: with a default value never undefined. */
 export interface ValueState<T, V = T | undefined> {
   value(): V;
-  /** The value is kept by reference: do not change it afterwards. `undefined` is a value like any other. */
+  /**
+   * The value is kept: do not change it afterwards but by another `update`. Reading gives it back, or an
+   * object that is equal to it. `undefined` is a value like any other.
+   */
   update(value: T): void;
   clear(): void;
 }
