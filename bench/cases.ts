@@ -38,14 +38,14 @@ function chainCase(): BenchCase {
     title: 'same slot: source, map, filter, map, count by key (10,000 keys), sink',
     unit: 'rate',
     variants: [
-      ours('compiled', 10 * million, chain),
+      ours('millrace', 10 * million, chain),
       beside('interpreted', 4 * million, { ...chain, settings: interpreted }),
       by('loop'),
       by('batches'),
       by('streams'),
       by('async-generators'),
     ],
-    targets: [atLeastRate('compiled', 15), atLeastTimes('compiled', 2.5, 'interpreted')],
+    targets: [atLeastRate('millrace', 15), atLeastTimes('millrace', 2.5, 'interpreted')],
   };
 }
 
@@ -114,11 +114,11 @@ function windowCase(): BenchCase {
       'tumbling count of 1 minute per key (20,000 keys, ten records per key and minute), one slot',
     unit: 'rate',
     variants: [
-      ours('compiled', 3 * million, { job: 'window', ...oneSlot, keys: 20_000 }),
+      ours('millrace', 3 * million, { job: 'window', ...oneSlot, keys: 20_000 }),
       by('window-first'),
       by('key-first'),
     ],
-    targets: [atLeastRate('compiled', 8)],
+    targets: [atLeastRate('millrace', 8)],
   };
 }
 

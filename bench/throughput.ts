@@ -71,6 +71,7 @@ function chosenCases(): BenchCase[] {
     ...bench,
     title: `${bench.title}; interpreted`,
     variants: bench.variants.filter(({ name }) => name !== 'interpreted'),
+    targets: bench.targets.filter(({ text }) => !text.endsWith('interpreted')),
   }));
 }
 
