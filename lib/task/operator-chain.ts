@@ -115,8 +115,10 @@ function createNode(
     if (chained.sideOutput === undefined) mainChildren.push(child);
     add(new ChainedTarget(child, options.blame), chained.sideOutput);
   }
-  for (const edge of options.edgesOf(operator.id)) add(edge, edge.sideOutput);
-  return {
+  for (const edge of options.edgesOf(operator.id)) {
+    add(new EdgeTarget(edge, (error) => options.blame(error, node)), edge.sideOutput);
+  }
+  const node: OperatorNode = {
     id: operator.id,
     name: operator.name,
     type: operator.type,
@@ -125,6 +127,35 @@ function createNode(
     output: new OperatorOutput(main, sides),
     metrics: new MetricRegistry(),
   };
+  return node;
+}
+
+/** An edge behind an operator: what it throws is remembered, as the user function that emitted may swallow it. */
+class EdgeTarget implements OutputTarget {
+  readonly #edge: EdgeOutput;
+  readonly #blame: (error: unknown) => void;
+
+  constructor(edge: EdgeOutput, blame: (error: unknown) => void) {
+    this.#edge = edge;
+    this.#blame = blame;
+  }
+
+  collect(value: unknown, timestamp: number): void {
+    try {
+      this.#edge.collect(value, timestamp);
+    } catch (error) {
+      this.#blame(error);
+      throw error;
+    }
+  }
+
+  emitWatermark(timestamp: number): void {
+    this.#edge.emitWatermark(timestamp);
+  }
+
+  emitWatermarkStatus(active: boolean): void {
+    this.#edge.emitWatermarkStatus(active);
+  }
 }
 
 class ChainedTarget implements OutputTarget {

@@ -39,6 +39,8 @@ export interface SlotRuntimeOptions {
   readonly maxQueuedRecords?: number;
   /** Asked every 16 quanta; an error fails every task of the slot. */
   readonly checkMemory?: () => MillraceError | undefined;
+  /** A turn longer than this many ms is logged and counted (100); 0: none. */
+  readonly blockedThresholdMs?: number;
   /** ms between `metrics` reports (1000). */
   readonly metricsIntervalMs?: number;
 }

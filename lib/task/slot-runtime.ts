@@ -15,6 +15,8 @@ import type {
 } from '../gateway/task-deployment-descriptor.js';
 import type { BatchCodec, BatchWriter } from '../record/codec/batch-codec.js';
 import { columnarBatchCodec } from '../record/codec/columnar-batch-codec.js';
+import type { TaskMetrics } from '../gateway/taskmanager-gateway.js';
+import { BlockedCalls } from './blocked-calls.js';
 import { DirectChannel } from './direct-channel.js';
 import { DirectInputChannel, RingInputChannel, type InputChannel } from './input-channel.js';
 import { RingOutputChannel, type OutputChannel } from './output-channel.js';
@@ -39,6 +41,7 @@ export class SlotRuntime implements TaskHost {
   readonly quantum: Quantum;
   current: TaskContext | undefined;
   readonly #options: Required<Omit<SlotRuntimeOptions, 'checkMemory'>> & SlotRuntimeOptions;
+  readonly #blocked: BlockedCalls;
   readonly #directChannels = new Map<string, DirectChannel>();
   readonly #closed = new Deferred<void>();
   readonly #timers: CancelTimer[] = [];
@@ -67,9 +70,11 @@ export class SlotRuntime implements TaskHost {
       yieldMs: 1,
       maxOverdraftBuffers: 1024,
       maxQueuedRecords: 2048,
+      blockedThresholdMs: 100,
       metricsIntervalMs: 1000,
       ...options,
     };
+    this.#blocked = new BlockedCalls(env, this.#options.blockedThresholdMs);
     this.quantum = new Quantum(env.clock, this.#options.quantumRecords, this.#options.quantumMs);
   }
 
@@ -162,10 +167,17 @@ export class SlotRuntime implements TaskHost {
       const seen = bell.sequence;
       this.#wasWoken = false;
       let hasWorked = false;
-      for (const task of this.#tasks) {
+      let before = clock.now();
+      for (let i = 0; i < this.#tasks.length; i += 1) {
+        const task = this.#tasks[i]!;
+        bell.beginTurn(i);
         if (task.turn()) hasWorked = true;
         if (task.runBackground()) hasWorked = true;
+        bell.endTurn();
+        const now = clock.now();
+        this.#blocked.onTurn(task.descriptor, now - before);
         this.#checkMemory();
+        before = now;
       }
       if (this.#isStopped()) return;
       if (!hasWorked && !this.#wasWoken) {
@@ -220,7 +232,15 @@ export class SlotRuntime implements TaskHost {
   }
 
   #reportMetrics(): void {
-    this.ports.report({ kind: 'metrics', tasks: this.#tasks.map((task) => task.metrics()) });
+    this.ports.report({ kind: 'metrics', tasks: this.#tasks.map((task) => this.#metricsOf(task)) });
+  }
+
+  #metricsOf(task: StreamTask): TaskMetrics {
+    const metrics = task.metrics();
+    const blocked = this.#blocked.metricsOf(task.context.attemptId);
+    return blocked.length === 0
+      ? metrics
+      : { ...metrics, user: [...(metrics.user ?? []), ...blocked] };
   }
 
   #end(): void {

@@ -102,6 +102,7 @@ export class StreamTask implements DirectConsumer, InputSink {
         isRunning: () => this.#state === 'RUNNING',
         onCommitted: (checkpointId) => this.#onCommitted(checkpointId),
         fail: (error) => this.fail(error),
+        wake: () => host.wake(),
       },
       channels.inputs.length,
     );
@@ -441,7 +442,8 @@ export class StreamTask implements DirectConsumer, InputSink {
       case 'ended':
         return false;
       case 'ending':
-        if (!this.#channels.isFlushed) return false;
+        // A snapshot that is still being written belongs to a checkpoint that would fail without it.
+        if (!this.#channels.isFlushed || this.#checkpoints.isWriting) return false;
         this.#phase = 'ended';
         void this.#complete();
         return true;

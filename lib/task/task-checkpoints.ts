@@ -27,6 +27,8 @@ export interface CheckpointPorts {
   /** `notifyCheckpointComplete` was awaited. */
   readonly onCommitted: (checkpointId: number) => void;
   readonly fail: (error: unknown) => void;
+  /** The task may be able to go on. */
+  readonly wake: () => void;
 }
 
 export class TaskCheckpoints {
@@ -93,6 +95,7 @@ export class TaskCheckpoints {
 
   #aborted(checkpointId: number): void {
     this.#pending.delete(checkpointId);
+    this.#ports.wake();
     const chain = this.#ports.chain();
     for (const node of chain.nodes) {
       chain.guard(node, () => node.operator.notifyCheckpointAborted(checkpointId));
@@ -150,8 +153,15 @@ export class TaskCheckpoints {
     }
   }
 
+  /** Snapshots that were taken are not all written and acknowledged. */
+  get isWriting(): boolean {
+    return this.#pending.size > 0;
+  }
+
   #isWanted(checkpointId: number): boolean {
-    return this.#pending.delete(checkpointId) && this.#ports.isRunning();
+    const isPending = this.#pending.delete(checkpointId);
+    this.#ports.wake();
+    return isPending && this.#ports.isRunning();
   }
 
   #decline(checkpointId: number, cause: unknown): void {
