@@ -59,7 +59,7 @@ await runProcess('taskmanager', async (context) => {
         connector: new GrpcJobManagerConnector(env),
         runner: createRunner(context, env, network),
         blobs: new BlobCache(env, { directory: temporaryDirectory(context) }),
-        processStats: createProcessStats(),
+        processStats: createProcessStats(env, () => network.memoryBytes),
         onFatal: context.onFatal,
       },
       {

@@ -8,6 +8,7 @@ import type { MetricSample } from '../base/metrics.js';
 import type { JobGraph } from '../graph/job-graph.js';
 import type { ExecutionState } from './execution-state.js';
 import type { JobStatus } from './job-status.js';
+import type { HeartbeatPayload } from './taskmanager-gateway.js';
 
 export interface JobSubmission {
   readonly submissionId: string;
@@ -176,7 +177,7 @@ export interface TaskManagerView {
   readonly freeSlots: number;
   readonly pid: number;
   readonly hardware: { readonly cpuCores: number; readonly physicalMemory: number };
-  readonly process: { readonly rssBytes: number; readonly heapUsedBytes: number };
+  readonly process: HeartbeatPayload['process'];
   readonly allocatedSlots: readonly { readonly index: number; readonly jobId: string }[];
 }
 

@@ -357,6 +357,7 @@ export const jobManagerMethods: MethodTable<JobManagerGateway> = {
         rssBytes: Type.Number(),
         heapUsedBytes: Type.Number(),
         eventLoopLagMs: Type.Number(),
+        networkMemoryBytes: Type.Number(),
       }),
     }),
   ),

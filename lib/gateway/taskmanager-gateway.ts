@@ -148,7 +148,10 @@ export interface HeartbeatPayload {
   readonly process: {
     readonly rssBytes: number;
     readonly heapUsedBytes: number;
+    /** Worst lag of the main thread, which owns the sockets, since the last heartbeat. */
     readonly eventLoopLagMs: number;
+    /** Buffers of the channels of all slots. */
+    readonly networkMemoryBytes: number;
   };
 }
 

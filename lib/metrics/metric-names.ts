@@ -3,7 +3,7 @@
  * docs/reference/metrics.md is generated from it. Code uses the short name (`numRecordsIn`) with the
  * labels of its scope; the exposition puts the scope's prefix before it.
  */
-export type MetricScope = 'jobmanager' | 'job' | 'task';
+export type MetricScope = 'jobmanager' | 'taskmanager' | 'job' | 'task';
 
 export interface MetricDefinition {
   readonly name: string;
@@ -23,6 +23,7 @@ const jobLabels = ['job_id', 'job_name'];
 
 export const metricScopes: Readonly<Record<MetricScope, ScopeDefinition>> = {
   jobmanager: { prefix: 'flink_jobmanager_', labels: [] },
+  taskmanager: { prefix: 'flink_taskmanager_', labels: ['tm_id'] },
   job: { prefix: 'flink_jobmanager_job_', labels: jobLabels },
   task: {
     prefix: 'flink_taskmanager_job_task_',
@@ -42,6 +43,7 @@ const row =
 
 const jobManager = row('jobmanager', 'gauge');
 const jobManagerCounter = row('jobmanager', 'counter');
+const taskManager = row('taskmanager', 'gauge');
 const job = row('job', 'gauge');
 const jobCounter = row('job', 'counter');
 const task = row('task', 'gauge');
@@ -80,6 +82,17 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     'Times a resync found what a watch had missed.',
   ),
 
+  taskManager(
+    'Status_Shuffle_Netty_UsedMemory',
+    'bytes',
+    'Buffers of the channels of all slots of the TaskManager.',
+  ),
+  taskManager('Status_Memory_Resident', 'bytes', 'Resident memory of the process.'),
+  taskManager(
+    'eventLoopLagMs',
+    'ms',
+    'Worst delay of the main thread, which owns the sockets, between two heartbeats.',
+  ),
   job('uptime', 'ms', 'Time since the job last became RUNNING; 0 while it is not.'),
   jobCounter('numRestarts', 'restarts', 'Restarts of tasks under this leader.'),
   jobCounter('numberOfCompletedCheckpoints', 'checkpoints', 'Completed under this leader.'),
@@ -125,6 +138,11 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     'currentOutputWatermark',
     'ms since 1970',
     'Event time of the last watermark the task emitted; absent before the first.',
+  ),
+  taskCounter(
+    'numBlockingCalls',
+    'calls',
+    'Times the task held up its slot’s thread for longer than taskmanager.slot.blocked.threshold.',
   ),
 ];
 

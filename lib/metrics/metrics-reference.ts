@@ -7,6 +7,7 @@ import {
 
 const titles: Readonly<Record<MetricScope, string>> = {
   jobmanager: 'JobManager and cluster',
+  taskmanager: 'TaskManager',
   job: 'Jobs',
   task: 'Tasks',
 };

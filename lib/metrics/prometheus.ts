@@ -17,7 +17,7 @@ for (const definition of metricDefinitions) {
 /**
  * Samples of one name become one family with its HELP and TYPE. A sample's name may be full
  * (`flink_jobmanager_job_numRestarts`) or short with labels that tell its scope: `task_id` a task's, `job_id` a job's,
- * else the JobManager's. Metrics of user functions keep their name under the task's prefix.
+ * `tm_id` a TaskManager's, else the JobManager's. Metrics of user functions keep their name under the task's prefix.
  */
 export function formatPrometheus(samples: readonly MetricSample[]): string {
   const families = new Map<string, Map<string, MetricSample>>();
@@ -46,7 +46,13 @@ export function toPrometheusName({ name, labels }: MetricSample): string {
   const valid = name.replace(/[^a-zA-Z0-9_:]/g, '_');
   if (valid.startsWith('flink_')) return valid;
   const scope: MetricScope =
-    'task_id' in labels ? 'task' : 'job_id' in labels ? 'job' : 'jobmanager';
+    'task_id' in labels
+      ? 'task'
+      : 'job_id' in labels
+        ? 'job'
+        : 'tm_id' in labels
+          ? 'taskmanager'
+          : 'jobmanager';
   return prometheusName({ scope, name: valid });
 }
 

@@ -8,6 +8,9 @@
 const wordsPerBell = 16;
 const sequenceWord = 0;
 const asleepWord = 1;
+/** What its thread is doing, for another one that watches it: odd while a task has its turn. */
+const turnWord = 2;
+const taskWord = 3;
 
 export function createBells(count: number): SharedArrayBuffer {
   return new SharedArrayBuffer(count * wordsPerBell * Int32Array.BYTES_PER_ELEMENT);
@@ -18,17 +21,38 @@ export class Bell {
   readonly #words: Int32Array<SharedArrayBuffer>;
   readonly #sequence: number;
   readonly #asleep: number;
+  readonly #turn: number;
+  readonly #task: number;
 
   constructor(bells: SharedArrayBuffer, index: number) {
     this.index = index;
     this.#words = new Int32Array(bells);
     this.#sequence = index * wordsPerBell + sequenceWord;
     this.#asleep = index * wordsPerBell + asleepWord;
+    this.#turn = index * wordsPerBell + turnWord;
+    this.#task = index * wordsPerBell + taskWord;
   }
 
   /** Read it before looking for work; pass it to `sleep` when there was none. */
   get sequence(): number {
     return Atomics.load(this.#words, this.#sequence);
+  }
+
+  /** The owner gives the task of this index its turn. */
+  beginTurn(task: number): void {
+    Atomics.store(this.#words, this.#task, task);
+    Atomics.store(this.#words, this.#turn, (this.#words[this.#turn]! + 1) | 1);
+  }
+
+  endTurn(): void {
+    Atomics.store(this.#words, this.#turn, (this.#words[this.#turn]! + 1) & ~1);
+  }
+
+  /** The turn that is under way: another number for each; undefined between turns. For any thread. */
+  get turn(): { readonly number: number; readonly task: number } | undefined {
+    const number = Atomics.load(this.#words, this.#turn);
+    if ((number & 1) === 0) return undefined;
+    return { number, task: Atomics.load(this.#words, this.#task) };
   }
 
   /** There is news for the owner. Callable from any thread. */

@@ -14,7 +14,7 @@ import { PartitionClient } from './partition-client.js';
 import { PartitionServer } from './partition-server.js';
 import { createRingMemory, Ring } from './ring.js';
 import { Sleeper } from './sleeper.js';
-import type { ChannelRoute, SlotChannels } from './slot-channels.js';
+import { memoryOf, type ChannelRoute, type SlotChannels } from './slot-channels.js';
 
 export interface NetworkOptions {
   readonly taskManagerId: TaskManagerId;
@@ -47,6 +47,7 @@ interface LocalRing {
 interface OpenSlot {
   readonly generation: number;
   readonly release: (() => void)[];
+  memoryBytes: number;
 }
 
 export class NetworkEnvironment {
@@ -94,6 +95,11 @@ export class NetworkEnvironment {
     return this.#server.bytesOut;
   }
 
+  /** Buffers of the channels of all slots. */
+  get memoryBytes(): number {
+    return [...this.#slots.values()].reduce((sum, slot) => sum + slot.memoryBytes, 0);
+  }
+
   /** Data connections to producers, and from consumers. */
   get connections(): { readonly outbound: number; readonly inbound: number } {
     return {
@@ -114,7 +120,7 @@ export class NetworkEnvironment {
     invariant(slotIndex >= 0 && slotIndex < this.#options.slots, 'no such slot', { slotIndex });
     const left = this.#slots.get(slotIndex);
     if (left !== undefined) this.releaseChannels(slotIndex, left.generation);
-    const slot: OpenSlot = { generation: deployment.generation, release: [] };
+    const slot: OpenSlot = { generation: deployment.generation, release: [], memoryBytes: 0 };
     this.#slots.set(slotIndex, slot);
     const bell = slotIndex + 1;
     const open = (end: 'producer' | 'consumer') => (channel: ChannelDescriptor) => ({
@@ -131,6 +137,7 @@ export class NetworkEnvironment {
       outputs: tasks.flatMap((t) => t.outputs.flatMap((o) => o.channels)).map(open('producer')),
       inputs: tasks.flatMap((t) => t.inputs.flatMap((i) => i.channels)).map(open('consumer')),
     };
+    slot.memoryBytes = memoryOf(channels);
     this.#pump();
     return channels;
   }

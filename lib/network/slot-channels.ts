@@ -32,6 +32,8 @@ export interface ChannelProvider {
   readonly bell: Bell;
   /** Size of a channel's buffers: batches are sealed before they grow beyond it. */
   readonly bufferBytes: number;
+  /** Bytes of ring memory that count as the slot's: each channel between slots counts once. V8 knows nothing of it. */
+  readonly memoryBytes: number;
   isDirect(channelId: string): boolean;
   writer(channelId: string, maxOverdraftBuffers: number): ChannelWriter;
   reader(channelId: string): ChannelReader;
@@ -51,9 +53,23 @@ export function attachChannels(channels: SlotChannels): ChannelProvider {
   return {
     bell: new Bell(channels.bells, channels.bell),
     bufferBytes: channels.bufferBytes,
+    memoryBytes: memoryOf(channels),
     isDirect: (channelId) => outputs.get(channelId)?.kind === 'direct',
     writer: (channelId, maxOverdraftBuffers) =>
       new ChannelWriter(channelId, ringOf(outputs, channelId), maxOverdraftBuffers),
     reader: (channelId) => new ChannelReader(channelId, ringOf(inputs, channelId)),
   };
+}
+
+/** Rings of its outputs, and of inputs from another process. */
+export function memoryOf({ outputs, inputs }: SlotChannels): number {
+  const ringBytes = ({ route }: { readonly route: ChannelRoute }): number =>
+    route.kind === 'direct' ? 0 : route.ring.byteLength;
+  return (
+    outputs.reduce((sum, channel) => sum + ringBytes(channel), 0) +
+    inputs.reduce(
+      (sum, channel) => sum + (channel.route.kind === 'remote' ? ringBytes(channel) : 0),
+      0,
+    )
+  );
 }

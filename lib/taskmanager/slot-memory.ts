@@ -9,7 +9,7 @@ import type { Clock } from '../base/clock.js';
 import { MillraceError } from '../base/errors.js';
 
 export interface HeapProbe {
-  /** Bytes of the heap and of the buffers it holds, garbage included. */
+  /** Bytes of the heap, of the arrays it holds and of the slot's channels, garbage included. */
   used(): number;
   collect(): void;
 }
@@ -48,13 +48,14 @@ export function memoryError(limitBytes: number, usedBytes?: number): MillraceErr
   );
 }
 
-function heapProbe(): HeapProbe {
+/** `otherBytes`: memory V8 does not count, which is that of SharedArrayBuffers. */
+export function heapProbe(otherBytes = 0): HeapProbe {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc') as () => void;
   return {
     used: () => {
       const { used_heap_size, external_memory } = getHeapStatistics();
-      return used_heap_size + external_memory;
+      return used_heap_size + external_memory + otherBytes;
     },
     collect,
   };

@@ -20,7 +20,7 @@ import type { SlotCommand } from '../task/slot-api.js';
 import { createSlotLoop } from '../task/slot-loop.js';
 import { SlotRuntime } from '../task/slot-runtime.js';
 import { captureConsole } from './slot-console.js';
-import { createMemoryCheck } from './slot-memory.js';
+import { createMemoryCheck, heapProbe } from './slot-memory.js';
 import type {
   SlotWorkerCommand,
   SlotWorkerMessage,
@@ -57,7 +57,8 @@ function onUncaught(cause: unknown): void {
 }
 
 async function run(start: SlotWorkerStart, onReady: (runtime: SlotRuntime) => void): Promise<void> {
-  const { deployment, slotIndex, bundlePath, channels } = start;
+  const { deployment, slotIndex, bundlePath } = start;
+  const channels = attachChannels(start.channels);
   const { jobId, jobGraph } = deployment;
   const env: Env = {
     clock: new SystemClock(),
@@ -83,12 +84,17 @@ async function run(start: SlotWorkerStart, onReady: (runtime: SlotRuntime) => vo
         deployment.epochLabel,
         options.smallStateThresholdBytes,
       ),
-      channels: attachChannels(channels),
+      channels,
       report: send,
       loop: createSlotLoop(env.clock, options.polls ? {} : { maxPollMs: 0 }),
     },
     {
-      checkMemory: createMemoryCheck(env.clock, options.slotMemoryBytes),
+      blockedThresholdMs: options.blockedThresholdMs,
+      checkMemory: createMemoryCheck(
+        env.clock,
+        options.slotMemoryBytes,
+        heapProbe(channels.memoryBytes),
+      ),
     },
   );
   taskRunner = runtime;

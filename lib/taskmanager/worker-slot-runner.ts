@@ -10,9 +10,11 @@ import { MillraceError, toFailure, type Failure } from '../base/errors.js';
 import type { Logger } from '../base/logger.js';
 import type { NetworkEnvironment } from '../network/network-environment.js';
 import type { SlotCommand } from '../task/slot-api.js';
+import { Bell } from '../network/bell.js';
 import { userOutputEvent } from './log-tail.js';
 import { memoryError } from './slot-memory.js';
 import type { RunningSlot, SlotEvents, SlotRunner, SlotStart } from './slot-runner.js';
+import { watchSlot, type SlotWatch } from './slot-watch.js';
 import type {
   SlotWorkerMessage,
   SlotWorkerOptions,
@@ -82,6 +84,12 @@ export class WorkerSlotRunner implements SlotRunner {
       const worker = this.#takeSpare() ?? createWorker(this.#options);
       return new WorkerSlot(this.#env.log, worker, command, {
         slotMemoryBytes: this.#options.slotMemoryBytes,
+        watch: (threadId) =>
+          watchSlot(
+            this.#env,
+            { threadId, bell: new Bell(channels.bells, channels.bell), deployment },
+            this.#options.blockedThresholdMs,
+          ),
         onReport: (report) => {
           events.onReport(report);
         },
@@ -127,6 +135,7 @@ function createWorker(options: SlotWorkerOptions): Worker {
 
 interface WorkerSlotEvents extends SlotEvents {
   readonly slotMemoryBytes: number;
+  readonly watch: (threadId: number) => SlotWatch;
 }
 
 class WorkerSlot implements RunningSlot {
@@ -137,6 +146,7 @@ class WorkerSlot implements RunningSlot {
   /** We end the thread, for this reason or, without one, because it is over. */
   #isEnding = false;
   #failure: Failure | undefined;
+  readonly #watch: SlotWatch;
 
   constructor(log: Logger, worker: Worker, start: SlotWorkerStart, events: WorkerSlotEvents) {
     const { slotIndex, deployment } = start;
@@ -145,6 +155,7 @@ class WorkerSlot implements RunningSlot {
     this.#events = events;
     this.#worker = worker;
     worker.postMessage(start);
+    this.#watch = events.watch(worker.threadId);
     this.#logStreams();
     this.#worker.on('message', (message: SlotWorkerMessage) => {
       this.#onMessage(message);
@@ -180,10 +191,11 @@ class WorkerSlot implements RunningSlot {
     if (this.#isEnding) return;
     this.#isEnding = true;
     this.#failure = failure;
-    void this.#worker.terminate();
+    void this.#watch.stop().then(() => this.#worker.terminate());
   }
 
   #onExit(code: number): void {
+    void this.#watch.stop();
     const isExpected = this.#isEnding && this.#failure === undefined;
     this.#events.onEnded(
       isExpected

@@ -214,7 +214,12 @@ async function startTaskManager(
       connector: rpc.createConnector(env),
       runner,
       blobs: new BlobCache(env, { directory: join(storageDir, 'blobs') }),
-      processStats: () => ({ rssBytes: 0, heapUsedBytes: 0, eventLoopLagMs: 0 }),
+      processStats: () => ({
+        rssBytes: 0,
+        heapUsedBytes: 0,
+        eventLoopLagMs: 0,
+        networkMemoryBytes: 0,
+      }),
       onFatal: (error) => {
         env.log.error({ err: error }, 'a TaskManager of the MiniCluster failed');
       },

@@ -389,7 +389,7 @@ export function testRpcService(t: Test, harness: RpcHarness): void {
           gatewayOf<TaskManagerGateway>({ requestSlot: async () => undefined }),
         );
         await t.resolves(toTaskManager[0]!.requestSlot({ jobId, allocationId, slotIndex: 0 }));
-        const process = { rssBytes: 1, heapUsedBytes: 1, eventLoopLagMs: 0 };
+        const process = { rssBytes: 1, heapUsedBytes: 1, eventLoopLagMs: 0, networkMemoryBytes: 0 };
         await t.resolves(gateway.heartbeat({ slots: { slots: [] }, taskMetrics: [], process }));
       }
     },
@@ -413,7 +413,7 @@ export function testRpcService(t: Test, harness: RpcHarness): void {
     );
     const trigger = { jobId, attemptIds: [attemptId], timestamp: 0 };
     pair.toTaskManager.triggerCheckpoint({ ...trigger, checkpointId: 1 });
-    const process = { rssBytes: 1, heapUsedBytes: 1, eventLoopLagMs: 0 };
+    const process = { rssBytes: 1, heapUsedBytes: 1, eventLoopLagMs: 0, networkMemoryBytes: 0 };
     await t.resolves(
       pair.gateway.heartbeat({ slots: { slots: [] }, taskMetrics: [], process }),
       'heartbeats are answered',

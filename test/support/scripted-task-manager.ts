@@ -109,7 +109,7 @@ export class ScriptedTaskManager implements TaskManagerGateway {
         idleMs: 0,
         numLateRecordsDropped: 0,
       })),
-      process: { rssBytes: 1, heapUsedBytes: 1, eventLoopLagMs: 0 },
+      process: { rssBytes: 1, heapUsedBytes: 1, eventLoopLagMs: 0, networkMemoryBytes: 0 },
     };
     await this.leader?.heartbeat(payload);
   }

@@ -32,7 +32,12 @@ export interface TestJob {
   readonly deployment: SlotDeployment;
 }
 
-export async function prepareTestJob(t: TeardownHost, env: Env, source: string): Promise<TestJob> {
+export async function prepareTestJob(
+  t: TeardownHost,
+  env: Env,
+  source: string,
+  settings: Readonly<Record<string, string>> = {},
+): Promise<TestJob> {
   const directory = await mkdtemp(join(tmpdir(), 'millrace-slot-'));
   t.teardown(() => rm(directory, { recursive: true, force: true }));
   const file = join(directory, 'job.ts');
@@ -41,6 +46,7 @@ export async function prepareTestJob(t: TeardownHost, env: Env, source: string):
     random: env.random,
     clock: env.clock,
     typeCheck: false,
+    settings,
   });
   if (jobGraph.bundle === undefined) throw new Error('the job has no bundle');
   const cache = new BlobCache(env, { directory });

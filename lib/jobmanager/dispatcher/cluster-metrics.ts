@@ -1,6 +1,6 @@
 /** Metrics of a leader, under Flink's names; labels say the scope. */
 import type { MetricSample } from '../../base/metrics.js';
-import type { ClusterOverview } from '../../gateway/client-gateway.js';
+import type { ClusterOverview, TaskManagerView } from '../../gateway/client-gateway.js';
 import type { JobMaster } from '../jobmaster/job-master.js';
 
 const gauge = (name: string, labels: Record<string, string>, value: number): MetricSample => ({
@@ -23,6 +23,15 @@ export function clusterMetrics(overview: ClusterOverview): MetricSample[] {
     gauge('taskSlotsAvailable', {}, overview['slots-available']),
     gauge('numRunningJobs', {}, overview['jobs-running']),
   ];
+}
+
+/** Of each TaskManager, as its last heartbeat said. */
+export function taskManagerMetrics(taskManagers: readonly TaskManagerView[]): MetricSample[] {
+  return taskManagers.flatMap(({ id, process }) => [
+    gauge('Status_Shuffle_Netty_UsedMemory', { tm_id: id }, process.networkMemoryBytes),
+    gauge('Status_Memory_Resident', { tm_id: id }, process.rssBytes),
+    gauge('eventLoopLagMs', { tm_id: id }, process.eventLoopLagMs),
+  ]);
 }
 
 export function jobMetrics(job: JobMaster, wallTime: number): MetricSample[] {

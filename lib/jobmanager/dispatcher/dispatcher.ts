@@ -41,7 +41,7 @@ import {
   type ArchivedJob,
 } from './archived-job.js';
 import type { BlobChunk, BundleStore } from './bundle-store.js';
-import { clusterMetrics, jobMetrics } from './cluster-metrics.js';
+import { clusterMetrics, jobMetrics, taskManagerMetrics } from './cluster-metrics.js';
 import { cleanUpJob } from './job-cleanup.js';
 
 export interface DispatcherOptions {
@@ -522,6 +522,7 @@ export class Dispatcher implements ClientGateway, Closeable {
     return [
       ...this.#env.metrics.samples(),
       ...clusterMetrics(await this.overview()),
+      ...taskManagerMetrics(await this.taskManagers()),
       ...[...this.#live.values()].flatMap(({ master }) => jobMetrics(master, now)),
     ];
   }

@@ -53,6 +53,14 @@ interface TaskManagerConnection {
   payload: HeartbeatPayload | undefined;
 }
 
+/** Until the first heartbeat. */
+const unknownProcess: HeartbeatPayload['process'] = {
+  rssBytes: 0,
+  heapUsedBytes: 0,
+  eventLoopLagMs: 0,
+  networkMemoryBytes: 0,
+};
+
 export class ResourceManager implements Closeable {
   readonly #env: Env;
   readonly #options: ResourceManagerOptions;
@@ -192,10 +200,7 @@ export class ResourceManager implements Closeable {
         cpuCores: registration.hardware.cpuCores,
         physicalMemory: registration.hardware.memoryBytes,
       },
-      process: {
-        rssBytes: payload?.process.rssBytes ?? 0,
-        heapUsedBytes: payload?.process.heapUsedBytes ?? 0,
-      },
+      process: payload?.process ?? unknownProcess,
       allocatedSlots: this.#slots.allocations(id).map(({ index, jobId }) => ({ index, jobId })),
     }));
   }

@@ -35,8 +35,13 @@ interface Fixture {
   readonly logPath: string;
 }
 
-async function prepare(t: Test, body: string, slotMemoryBytes = 64 * mb): Promise<Fixture> {
-  const job = await prepareTestJob(t, testEnv, jobSource(body));
+async function prepare(
+  t: Test,
+  body: string,
+  slotMemoryBytes = 64 * mb,
+  settings: Readonly<Record<string, string>> = {},
+): Promise<Fixture> {
+  const job = await prepareTestJob(t, testEnv, jobSource(body), settings);
   const logPath = join(job.directory, 'taskmanager.log');
   const env: Env = {
     ...testEnv,
@@ -141,6 +146,51 @@ t.test('what user code prints is logged with its job, vertex and subtask', async
   const stdout = await readLogTail(f.logPath, { jobId, maxLines: 3, stream: 'stdout' });
   t.same(stdout, ['value 2 of { a: 1 }', 'careful', '2']);
 });
+
+t.test(
+  'a call that holds up its thread is logged with its operator, while it lasts and after',
+  async (t) => {
+    for (const settings of [{}, { 'pipeline.compile': 'false' }]) {
+      const f = await prepare(
+        t,
+        `env.fromSequence(1, 10)
+         .map((n) => n + 1)
+         .name('quick')
+         .map(function stuck(n) {
+           const until = Date.now() + (n === 5 ? 2000 : 0);
+           while (Date.now() < until);
+           return n;
+         })
+         .name('slow')
+         .filter((n) => n > 0)
+         .name('also quick')
+         .print();`,
+        64 * mb,
+        settings,
+      );
+      t.equal(await run(f), undefined, 'and does no harm');
+      const { jobId } = f.job.jobGraph;
+      const lines = (await readFile(f.logPath, 'utf8'))
+        .split('\n')
+        .filter((line) => line.includes('slot.blocked'))
+        .map((line) => JSON.parse(line) as Record<string, unknown>);
+      const [during, after] = lines;
+      t.match(during, {
+        level: 'warn',
+        operator: 'slow',
+        function: 'stuck',
+        vertex: /quick/,
+        subtask: 0,
+      });
+      t.ok(Number(during?.['blockedMs']) < 2000);
+      t.match(after, { jobId, operators: [/./, 'quick', 'slow', 'also quick', /./], calls: 1 });
+      t.ok(Number(after?.['blockedMs']) >= 1900);
+      t.equal(lines.length, 2);
+      const metrics = f.host.reports.findLast((report) => report.kind === 'metrics');
+      t.match(metrics, { tasks: [{ user: [{ name: 'numBlockingCalls', value: 1 }] }] });
+    }
+  },
+);
 
 t.test('a user function that loops for ever is cancelled within a second', async (t) => {
   const f = await prepare(

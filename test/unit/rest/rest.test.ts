@@ -137,7 +137,7 @@ class MemoryDispatcher implements ClientGateway {
         freeSlots: 1,
         pid: 1,
         hardware: { cpuCores: 1, physicalMemory: 1 },
-        process: { rssBytes: 1, heapUsedBytes: 1 },
+        process: { rssBytes: 1, heapUsedBytes: 1, eventLoopLagMs: 0, networkMemoryBytes: 0 },
         allocatedSlots: [],
       },
     ];

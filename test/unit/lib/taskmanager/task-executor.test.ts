@@ -238,7 +238,12 @@ async function fixture(t: Test, deps: Partial<TaskExecutorDeps> = {}): Promise<F
       connector: rpc.createConnector(testEnv),
       runner,
       blobs: new BlobCache(env, { directory }),
-      processStats: () => ({ rssBytes: 1, heapUsedBytes: 2, eventLoopLagMs: 3 }),
+      processStats: () => ({
+        rssBytes: 1,
+        heapUsedBytes: 2,
+        eventLoopLagMs: 3,
+        networkMemoryBytes: 0,
+      }),
       onFatal: (error) => {
         fatal.resolve(error);
       },
@@ -356,7 +361,7 @@ t.test('it registers with the leader and reports slots, metrics and process', as
       slots: [{ allocationId, jobId, attempts: [{ attemptId: first, state: 'RUNNING' }, {}] }, {}],
     },
     taskMetrics: [metrics],
-    process: { rssBytes: 1, heapUsedBytes: 2, eventLoopLagMs: 3 },
+    process: { rssBytes: 1, heapUsedBytes: 2, eventLoopLagMs: 3, networkMemoryBytes: 0 },
   });
 });
 
