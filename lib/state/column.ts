@@ -3,9 +3,9 @@
  * else. NaN marks an absent value; a real NaN is kept as an object. Objects of numbers may be kept as rows of doubles,
  * chunk by chunk, as long as they are all of one shape (see number-record.ts).
  */
-import { chunkBits, chunkMask, chunkSize } from './key-index.js';
 import { numberRecordOf, type NumberRecord } from './number-record.js';
 import { ownStrings } from './own.js';
+import { chunkBits, chunkMask, chunkSize, sizeFor } from './slots.js';
 
 /** Stands for a value of NaN. */
 export const realNaN = Object.freeze({ value: NaN });
@@ -24,7 +24,6 @@ for (let i = 0; i < chunkSize; i += 1) {
 }
 mixed[0] = NaN;
 
-const firstChunk = 16;
 /** In place of chunks that have no value yet. */
 const noChunk: unknown[] = [];
 
@@ -179,11 +178,4 @@ export class Column {
     this.#chunks[index] = chunk;
     return chunk;
   }
-}
-
-/** Length of the chunk of a slot: the first one grows. */
-function sizeFor(slot: number): number {
-  let size = slot >= chunkSize ? chunkSize : firstChunk;
-  while (size <= (slot & chunkMask)) size *= 4;
-  return size;
 }

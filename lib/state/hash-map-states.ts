@@ -130,15 +130,22 @@ const plain = { encode: (value: unknown) => value, decode: (payload: unknown) =>
 class HashMapValueState<T, V> implements ValueState<T, V> {
   readonly #table: StateTable<unknown>;
   readonly #defaultValue: V;
+  /** Apart, so that reading numbers never boxes them; NaN when the default is none. */
+  readonly #defaultNumber: number;
 
   constructor(table: StateTable<unknown>, defaultValue: V) {
     this.#table = table;
     this.#defaultValue = defaultValue;
+    this.#defaultNumber = typeof defaultValue === 'number' ? defaultValue : NaN;
   }
 
   value(): V {
     const value = this.#table.peek();
-    if (typeof value === 'number') return value === value ? (value as V) : this.#defaultValue;
+    if (typeof value === 'number') {
+      if (value === value) return value as V;
+      const number = this.#defaultNumber;
+      return number === number ? (number as V) : this.#defaultValue;
+    }
     return isRealNaN(value) ? (NaN as V) : (value as V);
   }
 

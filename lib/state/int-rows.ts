@@ -1,4 +1,4 @@
-import { chunkBits, chunkMask, chunkSize } from './key-index.js';
+import { chunkBits, chunkMask, chunkSize } from './slots.js';
 
 const firstChunk = 16;
 

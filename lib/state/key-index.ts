@@ -5,20 +5,18 @@
  */
 import { homeOf, KeyCells, spread } from './key-cells.js';
 import { unsupportedKey } from './key-group.js';
+import { KeyTexts } from './key-texts.js';
 import { own } from './own.js';
-
-export const chunkBits = 12;
-export const chunkSize = 1 << chunkBits;
-export const chunkMask = chunkSize - 1;
-
-const firstChunk = 16;
+import { chunkBits, chunkMask, chunkSize, firstChunk } from './slots.js';
 
 export class KeyIndex {
   /** Slots from here on were never used: a snapshot that begins now looks at those before. */
   limit = 0;
   readonly #cells: KeyCells;
-  /** By slot; a freed slot holds 0 or ''. */
+  /** By slot; a freed slot and one of a short text hold 0 or ''. */
   readonly #keys: unknown[][] = [];
+  /** Every key that is a short text. */
+  readonly #texts = new KeyTexts();
   /** By slot: the key's hash and the number of states and timers that hold the slot. */
   readonly #facts: Int32Array[] = [];
   /** Freed slots: the first, and in place of its hash the next, each + 1. */
@@ -41,9 +39,11 @@ export class KeyIndex {
 
   /** Gives the key a slot; it has none. Nothing holds it yet. */
   insert(key: unknown, hash: number): number {
-    const owned = canonicalKey(key);
-    if (this.#isInts && !(typeof owned === 'number' && (owned | 0) === owned)) this.#isInts = false;
-    const slot = this.#allocate(owned);
+    const slot = this.#free > 0 ? this.#free - 1 : this.limit;
+    const isText = typeof key === 'string' && this.#texts.tryPut(slot, key);
+    const owned = isText ? 0 : canonicalKey(key);
+    if (this.#isInts) this.#isInts = !isText && typeof owned === 'number' && (owned | 0) === owned;
+    this.#allocate(owned);
     const facts = this.#facts[slot >>> chunkBits]!;
     const at = (slot & chunkMask) << 1;
     facts[at] = hash;
@@ -54,6 +54,7 @@ export class KeyIndex {
 
   /** Do not change it: an array is the index's own. */
   keyAt(slot: number): unknown {
+    if (this.#texts.has(slot)) return this.#texts.get(slot);
     return this.#keys[slot >>> chunkBits]![slot & chunkMask];
   }
 
@@ -76,6 +77,7 @@ export class KeyIndex {
     facts[at + 1] = holders;
     if (holders > 0) return false;
     this.#cells.remove(facts[at]!, slot);
+    if (this.#texts.has(slot)) this.#texts.remove(slot);
     const keys = this.#keys[slot >>> chunkBits]!;
     keys[slot & chunkMask] = typeof keys[slot & chunkMask] === 'number' ? 0 : '';
     facts[at] = this.#free;
@@ -83,12 +85,13 @@ export class KeyIndex {
     return true;
   }
 
-  #allocate(key: unknown): number {
+  /** Takes the first free slot, or the next one. */
+  #allocate(key: unknown): void {
     const free = this.#free;
     if (free > 0) {
       this.#free = this.hashAt(free - 1);
       this.#keys[(free - 1) >>> chunkBits]![(free - 1) & chunkMask] = key;
-      return free - 1;
+      return;
     }
     const slot = this.limit;
     this.limit += 1;
@@ -103,7 +106,6 @@ export class KeyIndex {
       this.#facts[chunk] = facts;
     }
     this.#keys[chunk]!.push(key);
-    return slot;
   }
 
   #findString(key: string, hash: number): number {
@@ -115,7 +117,9 @@ export class KeyIndex {
       const slot = cells[at + 1]! - 1;
       if (slot < 0) return -1;
       if (cells[at] === hash) {
-        if ((this.#keys[slot >>> chunkBits]![slot & chunkMask] as string) === key) return slot;
+        if (this.#texts.isAt(slot, key)) return slot;
+        // Only a long text is a string here.
+        if (this.#keys[slot >>> chunkBits]![slot & chunkMask] === key) return slot;
       }
       at = (at + 2) & mask;
     }
