@@ -291,3 +291,33 @@ t.test('a used port is named', async (t) => {
   await second.close();
   await first.close();
 });
+
+t.test(
+  'the memory of channels counts in the slots that hold them, until they are released',
+  async (t) => {
+    const { producer, consumer, out, in: incoming } = await connectPair(3);
+    t.ok(out.memoryBytes >= 3 * 4 * 1024, '4 buffers of 1 KB a channel');
+    t.equal(incoming.memoryBytes, out.memoryBytes, 'a remote channel has a ring at each end');
+    t.equal(producer.memoryBytes, out.memoryBytes);
+    producer.releaseChannels(0, 0);
+    t.equal(producer.memoryBytes, 0);
+
+    const local = new NetworkEnvironment(testEnv(), {
+      taskManagerId: 'tm' as TaskManagerId,
+      clusterUid: 'uid',
+      slots: 2,
+      bufferBytes: 1024,
+      buffersPerChannel: 4,
+    });
+    const deployments = deploymentsOf(forwardJob(1), {
+      slotOf: (vertex) => (vertex === 'a' ? 0 : 1),
+      taskManagerOf: () => ({ id: 'tm', address: '127.0.0.1:1' }),
+    });
+    const [from, to] = [0, 1].map((slot) =>
+      attachChannels(local.openChannels(deployments.get(slot)!, slot)),
+    );
+    t.ok((from?.memoryBytes ?? 0) >= 4 * 1024);
+    t.equal(to?.memoryBytes, 0, 'a ring between two slots is its producer’s');
+    await Promise.all([producer.close(), consumer.close(), local.close()]);
+  },
+);
