@@ -3,6 +3,8 @@ import t from 'tap';
 import type { MillraceError } from '../../../lib/base/errors.js';
 import { entriesPerStep, slotsPerStep } from '../../../lib/state/column-snapshot.js';
 import { HashMapStates } from '../../../lib/state/hash-map-states.js';
+import { encodeValue } from '../../../lib/record/codec/value-codec.js';
+import { keyGroupOf } from '../../../lib/state/key-group.js';
 import { computeKeyGroupRange } from '../../../lib/state/key-group-range.js';
 import { identityOf, type KeyIdentity } from '../../../lib/state/key-identity.js';
 import { KeyedStateBackend } from '../../../lib/state/keyed-state-backend.js';
@@ -12,6 +14,7 @@ import {
   MapStateDescriptor,
   ValueStateDescriptor,
 } from '../../../lib/state/state-descriptor.js';
+import { encodeSections, snapshotKind } from '../../../lib/state/snapshot-format.js';
 import type { SnapshotStorage } from '../../../lib/state/snapshot-storage.js';
 import type { KeyedStateHandle } from '../../../lib/state/state-handle.js';
 import { TimerQueue } from '../../../lib/time/timer-service.js';
@@ -325,3 +328,31 @@ t.test('strings in state share no memory with what they were cut from', async (t
   state.update(match);
   t.equal(state.value(), match, 'left as it is');
 });
+
+t.test(
+  'sections whose states were encoded as wholes, as they once were, are restored',
+  async (t) => {
+    const entry = (name: string, kind: string, payload: unknown): object => ({
+      name,
+      kind,
+      bytes: encodeValue(payload),
+    });
+    const keyGroup = keyGroupOf('a key', maxParallelism);
+    const { data, places } = encodeSections(snapshotKind.keyed, [
+      [
+        entry('user/value', 'value', ['a key', { count: 1, sum: -0 }]),
+        entry('user/list', 'list', ['a key', [1, 'two']]),
+        entry('timers', 'timers', [4, 'a key', 2, 'a key']),
+      ] as Parameters<typeof encodeSections>[1][number],
+    ]);
+    const job = new Job(1, 0, [
+      {
+        range: { start: 0, end: maxParallelism - 1 },
+        sections: places.map((place) => ({ keyGroup, ...place })),
+        data: { kind: 'inline', bytes: data },
+      },
+    ]);
+    t.same(job.of('a key'), [{ count: 1, sum: -0 }, [1, 'two'], []]);
+    t.equal(drain(job), show(['[2,"a key"]', '[4,"a key"]']));
+  },
+);
