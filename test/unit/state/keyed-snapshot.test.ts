@@ -31,6 +31,8 @@ class Job {
   readonly #value;
   readonly #list;
   readonly #map;
+  /** Objects of numbers, and now and then something else. */
+  readonly #row;
   readonly timers: TimerQueue;
 
   constructor(parallelism = 1, index = 0, handles: readonly KeyedStateHandle[] = []) {
@@ -43,6 +45,7 @@ class Job {
     this.#value = states.getState(new ValueStateDescriptor<unknown>('value', 'absent'));
     this.#list = states.getListState(new ListStateDescriptor<unknown>('list'));
     this.#map = states.getMapState(new MapStateDescriptor<unknown, unknown>('map'));
+    this.#row = states.getState(new ValueStateDescriptor<unknown>('row'));
     this.timers = this.backend.declare(new TimerQueue('timers', this.backend));
   }
 
@@ -62,6 +65,9 @@ class Job {
           (before as { n: number }).n += 1;
           this.#value.update(before);
         }
+        break;
+      case 'row':
+        this.#row.update(rowOf(n));
         break;
       case 'undefined':
         this.#value.update(undefined);
@@ -83,6 +89,7 @@ class Job {
         break;
       case 'clear':
         this.#value.clear();
+        this.#row.clear();
         this.#list.clear();
         this.#map.clear();
         break;
@@ -92,11 +99,32 @@ class Job {
   /** What there is for a key. */
   of(key: unknown): unknown[] {
     this.backend.setCurrentKey(key);
-    return [this.#value.value(), [...this.#list.get()], [...this.#map.entries()].sort()];
+    return [
+      this.#value.value(),
+      this.#row.value() ?? 'no row',
+      [...this.#list.get()],
+      [...this.#map.entries()].sort(),
+    ];
   }
 }
 
+/** Mostly of one shape. */
+function rowOf(n: number): unknown {
+  const others = [
+    { m: n, n },
+    { n },
+    { n: NaN, m: 1 },
+    { n, m: 1, o: 2 },
+    { n, m: 'text' },
+    n,
+    null,
+  ];
+  return others[n % 30] ?? { n, m: n % 3 === 0 ? -0 : n / 2 };
+}
+
 const acts = [
+  'row',
+  'row',
   'number',
   'number',
   'object',
@@ -241,7 +269,7 @@ t.test('each of many overlapping snapshots is the state at its beginning', async
         return true;
       },
     ),
-    { numRuns: 150 },
+    { numRuns: 300 },
   );
 });
 
@@ -352,7 +380,30 @@ t.test(
         data: { kind: 'inline', bytes: data },
       },
     ]);
-    t.same(job.of('a key'), [{ count: 1, sum: -0 }, [1, 'two'], []]);
+    t.same(job.of('a key'), [{ count: 1, sum: -0 }, 'no row', [1, 'two'], []]);
     t.equal(drain(job), show(['[2,"a key"]', '[4,"a key"]']));
   },
 );
+
+t.test('objects of numbers come back equal, whatever else there is', async () => {
+  const steps = fc.array(fc.tuple(fc.nat(40), fc.nat(200)), { maxLength: 150 });
+  fc.assert(
+    fc.property(steps, (some) => {
+      const backend = new KeyedStateBackend({ start: 0, end: maxParallelism - 1 }, maxParallelism);
+      const row = new HashMapStates(backend).getState(new ValueStateDescriptor<unknown>('row'));
+      const model = new Map<number, string>();
+      for (const [each, n] of some) {
+        backend.setCurrentKey(each);
+        if (n % 10 === 9) row.clear();
+        else row.update(rowOf(n));
+        model.set(each, show(n % 10 === 9 ? undefined : rowOf(n)));
+        for (const [known, text] of model) {
+          backend.setCurrentKey(known);
+          if (show(row.value()) !== text) return false;
+        }
+      }
+      return true;
+    }),
+    { numRuns: 200 },
+  );
+});
