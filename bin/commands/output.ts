@@ -90,7 +90,16 @@ export function formatBytes(bytes: number): string {
 /** Codes that only pass on what another failure says. */
 const passingOn: readonly (ErrorCode | undefined)[] = [undefined, 'REMOTE', 'JOB_FAILED'];
 
-/** What happened, why, and what to do: a stack trace only for what is a bug of ours, or on request. */
+/** Where user code threw: its own lines, and the chain that called it. Paths are those of the job, not of its copy in a cache. */
+function firstFrames(stack = ''): string[] {
+  const frames = stack.split('\n').filter((line) => /^\s+at /.test(line));
+  const chain = frames.findIndex((line) => line.includes('millrace/chain/'));
+  return frames
+    .slice(0, chain < 0 || chain > 8 ? 4 : chain + 1)
+    .map((line) => line.replace(/(?:file:\/\/)?\/\S*\/blobs-[0-9a-f]+\//, ''));
+}
+
+/** What happened, why, and what to do: the place of what user code threw; any other stack trace only for what is a bug of ours, or on request. */
 export function describeError(error: unknown, verbose: boolean): string {
   const failure = toFailure(error);
   const chain: Failure[] = [];
@@ -105,6 +114,9 @@ export function describeError(error: unknown, verbose: boolean): string {
     const name = passingOn.includes(cause.code) ? cause.name : (cause.code ?? cause.name);
     const line = `  caused by ${name}${said}`;
     if (lines.at(-1) !== line) lines.push(line);
+  }
+  if (chain.some(({ code }) => code === 'USER_FUNCTION')) {
+    lines.push(...firstFrames(chain.at(-1)?.stack).map((frame) => colors.dim(frame)));
   }
   // Who can act is told by the innermost failure that has a code of its own.
   const decisive = chain.findLast(({ code }) => !passingOn.includes(code)) ?? failure;

@@ -242,6 +242,8 @@ async function runLocally(
 ): Promise<void> {
   const prepared = await prepare(file, args, options);
   printError(dim(`running ${prepared.jobGraph.name} in this process`));
+  // So that stack traces name lines of the job's TypeScript, as in the slots of a cluster.
+  process.setSourceMapsEnabled(true);
   // The whole runtime: loaded only by those who need it.
   const { runBundleLocally } = await import('../../lib/testing/local-executor.js');
   finish(await runBundleLocally(prepared, { onProgress: stateReporter() }), options);
