@@ -66,7 +66,7 @@ async function checkAll(cases: fc.Arbitrary<Case>, numRuns: number): Promise<voi
 
 t.test('small jobs', () =>
   checkAll(
-    fc.record({ graph: graphOf({ nodes: 6, records: 60, phases: 3 }), variant }),
+    fc.record({ graph: graphOf({ nodes: 6, records: 400, phases: 3 }), variant }),
     Math.ceil(runs * 0.8),
   ),
 );

@@ -111,7 +111,9 @@ const sourceOf = (records: number): fc.Arbitrary<SourceSpec> =>
   fc.record({
     splits: fc.integer({ min: 1, max: 3 }),
     count: fc.oneof(
-      { weight: 4, arbitrary: fc.integer({ min: 2, max: Math.min(records, 40) }) },
+      { weight: 3, arbitrary: fc.integer({ min: 2, max: Math.min(records, 40) }) },
+      // Enough for a channel to learn what its records look like.
+      { weight: 3, arbitrary: fc.integer({ min: Math.min(records, 250), max: records }) },
       fc.integer({ min: 2, max: records }),
     ),
     payloads: fc.array(fc.constantFrom(...payloads), { minLength: 1, maxLength: 3 }),
@@ -124,6 +126,7 @@ const sourceOf = (records: number): fc.Arbitrary<SourceSpec> =>
       'unmarked' as const,
     ),
     batch: fc.boolean(),
+    burst: fc.constantFrom(9, 35, 80, 2000),
   });
 
 export const graphOf = (limits: GraphLimits): fc.Arbitrary<GraphSpec> =>

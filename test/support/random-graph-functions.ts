@@ -4,6 +4,7 @@ import type { FlatMapMode, MapKind, PlannedNode, RollKind, SourceSpec } from './
 import {
   fieldsOf,
   keyOfRecord,
+  learnedAfter,
   mix,
   payloadOf,
   plainKey,
@@ -51,7 +52,7 @@ export function recordOf(
     n,
     t,
     k: n % 11 === 10 ? (h % 100) / 4 : (h >>> 4) % 20,
-    s: ['a', 'b', 'key', n < 6 ? 'plain' : 'ünï'][(h >>> 12) % 4]!,
+    s: ['a', 'b', 'key', n < learnedAfter ? 'plain' : 'ünï'][(h >>> 12) % 4]!,
     p: payloadOf(payloads[h % payloads.length]!, mix(h, 1), n),
   };
   return { value: shaped(shape, fields), timestamp: t };

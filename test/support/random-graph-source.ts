@@ -192,6 +192,8 @@ class GatedReader implements SourceReader<unknown, GatedSplit> {
   readonly #splits: GatedSplit[] = [];
   #turn = 0;
   #noMoreSplits = false;
+  #burst = 0;
+  #cancelTimer: (() => void) | undefined;
   pollBatch?: (output: ReaderOutput<unknown>) => 'more' | 'nothing' | 'end';
 
   constructor(
@@ -213,6 +215,7 @@ class GatedReader implements SourceReader<unknown, GatedSplit> {
   pollNext(output: ReaderOutput<unknown>): 'more' | 'nothing' | 'end' {
     this.#control.crashIfDue();
     const { count } = this.#spec;
+    if (this.#isResting()) return 'nothing';
     for (let i = 0; i < this.#splits.length; i += 1) {
       this.#turn = (this.#turn + 1) % this.#splits.length;
       const split = this.#splits[this.#turn]!;
@@ -220,6 +223,7 @@ class GatedReader implements SourceReader<unknown, GatedSplit> {
       const { value, timestamp } = this.#recordOf(split.split, split.next);
       // Before it is emitted: what comes of it may throw.
       split.next += 1;
+      this.#burst += 1;
       output.collect(value, timestamp, split.id);
       return 'more';
     }
@@ -230,6 +234,16 @@ class GatedReader implements SourceReader<unknown, GatedSplit> {
     if (!this.#noMoreSplits || !isThrough) return 'nothing';
     for (const { id } of this.#splits) this.#control.ended(id);
     return 'end';
+  }
+
+  #isResting(): boolean {
+    if (this.#burst < this.#spec.burst) return false;
+    this.#cancelTimer ??= this.#context.setTimer(1, () => {
+      this.#cancelTimer = undefined;
+      this.#burst = 0;
+      this.#context.wakeUp();
+    });
+    return true;
   }
 
   #mayEmit({ id, next, open }: GatedSplit): boolean {
@@ -281,6 +295,7 @@ class GatedReader implements SourceReader<unknown, GatedSplit> {
   }
 
   close(): void {
+    this.#cancelTimer?.();
     this.#control.remove(this);
   }
 }

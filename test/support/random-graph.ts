@@ -24,6 +24,8 @@ export interface SourceSpec {
   readonly par: number;
   readonly times: 'given' | 'read' | 'unmarked';
   readonly batch: boolean;
+  /** After so many records there is nothing for a moment: what was collected is sent. */
+  readonly burst: number;
 }
 
 export type Operation =
