@@ -161,7 +161,8 @@ function isShort(value: unknown): value is string | number {
 
 function writeNumber(target: Buffer, at: number, value: number): number {
   if ((value | 0) === value && !Object.is(value, -0)) {
-    if (value >= 0 && value < 128) {
+    // From 64 on one byte could be the number of an object's shape.
+    if (value >= 0 && value < 64) {
       target[at] = value;
       return at + 1;
     }
