@@ -30,7 +30,7 @@ export interface HashPartitioning {
   readonly channelOfGroup: Uint16Array;
 }
 
-/** Generated code writes `records` and `next` of an edge, the interpreter does it here: both may take turns. */
+/** Generated code writes `sent` and `next` of an edge, the interpreter does it here: both may take turns. */
 export class EdgeOutput implements OutputTarget {
   readonly id: string;
   /** Whose output this is. */
@@ -39,7 +39,8 @@ export class EdgeOutput implements OutputTarget {
   readonly strategy: ShipStrategy;
   readonly channels: readonly OutputChannel[];
   readonly hash: HashPartitioning | undefined;
-  records = 0;
+  /** Element 0: records sent. Typed, as generated code counts here for each record. */
+  readonly sent = new Float64Array(1);
   /** Round-robin: the channel that gets the next record. */
   next: number;
   watermark = MIN_WATERMARK;
@@ -59,8 +60,12 @@ export class EdgeOutput implements OutputTarget {
     this.hash = shipStrategy === 'HASH' ? partitioning(descriptor, keySelector(id)) : undefined;
   }
 
+  get records(): number {
+    return this.sent[0]!;
+  }
+
   collect(value: unknown, timestamp: number): void {
-    this.records += 1;
+    this.sent[0]! += 1;
     const { channels } = this;
     switch (this.strategy) {
       case 'BROADCAST':

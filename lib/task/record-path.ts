@@ -3,7 +3,6 @@ import type { BatchReader } from '../record/codec/batch-codec.js';
 import type { TakeRecord } from './direct-channel.js';
 import type { OperatorNode } from './operator-chain.js';
 import type { Quantum } from './quantum.js';
-import type { TaskContext } from './slot-ports.js';
 
 export interface RecordPath {
   /** Records of the batch from the `from`-th on, each a step of the quantum, until it is over; the index of the next one. */
@@ -19,9 +18,9 @@ export interface RecordPath {
 /** What a path needs of its task. */
 export interface RecordPathOwner {
   readonly quantum: Quantum;
-  /** Knows whose code runs: `task`, while it does. */
-  readonly slot: { current: TaskContext | undefined };
-  readonly task: TaskContext;
+  /** Of the slot (see TaskHost): holds `task` while the task's code runs. */
+  readonly running: Int32Array;
+  readonly task: number;
   blame(error: unknown, node: OperatorNode): void;
   /** Ends the task with an error. */
   fail(error: unknown): void;
@@ -61,13 +60,14 @@ export class InterpretedPath implements RecordPath {
 
   readonly direct: TakeRecord = (value, timestamp) => {
     const owner = this.#owner;
-    const before = owner.slot.current;
-    owner.slot.current = owner.task;
+    const { running } = owner;
+    const before = running[0]!;
+    running[0] = owner.task;
     try {
       this.record(value, timestamp);
     } catch (error) {
       owner.fail(error);
     }
-    owner.slot.current = before;
+    running[0] = before;
   };
 }

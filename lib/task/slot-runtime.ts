@@ -39,7 +39,7 @@ export class SlotRuntime implements TaskHost {
   readonly env: Env;
   readonly ports: SlotPorts;
   readonly quantum: Quantum;
-  current: TaskContext | undefined;
+  readonly running = Int32Array.of(-1);
   readonly #options: Required<Omit<SlotRuntimeOptions, 'checkMemory'>> & SlotRuntimeOptions;
   readonly #blocked: BlockedCalls;
   readonly #directChannels = new Map<string, DirectChannel>();
@@ -78,11 +78,18 @@ export class SlotRuntime implements TaskHost {
     this.quantum = new Quantum(env.clock, this.#options.quantumRecords, this.#options.quantumMs);
   }
 
+  /** The task whose code runs. */
+  get current(): TaskContext | undefined {
+    return this.#tasks[this.running[0]!]?.context;
+  }
+
   /** Starts the tasks; once. Their states are reported, INITIALIZING first. */
   deploy(deployment: SlotDeployment): void {
     if (this.#isDeployed) throw new MillraceError('CONFLICT', 'the slot has its tasks already');
     this.#isDeployed = true;
-    this.#tasks = deployment.tasks.map((descriptor) => this.#createTask(deployment, descriptor));
+    this.#tasks = deployment.tasks.map((descriptor, number) =>
+      this.#createTask(deployment, descriptor, number),
+    );
     this.#openTasks = this.#tasks.length;
     const { bufferTimeoutMs } = deployment.jobGraph.config;
     const { clock } = this.env;
@@ -256,7 +263,11 @@ export class SlotRuntime implements TaskHost {
 
   // ---- Wiring ---------------------------------------------------------------------------------
 
-  #createTask(deployment: SlotDeployment, descriptor: TaskDeploymentDescriptor): StreamTask {
+  #createTask(
+    deployment: SlotDeployment,
+    descriptor: TaskDeploymentDescriptor,
+    number: number,
+  ): StreamTask {
     const sealsEachRecord = deployment.jobGraph.config.bufferTimeoutMs === 0;
     const inputs: InputChannel[] = [];
     const connects: ((task: StreamTask) => void)[] = [];
@@ -280,7 +291,10 @@ export class SlotRuntime implements TaskHost {
         this.#createOutput(channel, { writers, index }, sealsEachRecord),
       );
     });
-    const task = new StreamTask(this, deployment, descriptor, new TaskChannels(inputs, outputs));
+    const task = new StreamTask(this, deployment, descriptor, {
+      channels: new TaskChannels(inputs, outputs),
+      number,
+    });
     for (const connect of connects) connect(task);
     return task;
   }

@@ -46,6 +46,8 @@ export class StreamTask implements DirectConsumer, InputSink {
   readonly descriptor: TaskDeploymentDescriptor;
   readonly context: TaskContext;
   readonly #host: TaskHost;
+  /** Among the tasks of the slot. */
+  readonly #number: number;
   readonly #job: SlotDeployment;
   readonly #channels: TaskChannels;
   #edges: readonly EdgeOutput[] = [];
@@ -76,9 +78,10 @@ export class StreamTask implements DirectConsumer, InputSink {
     host: TaskHost,
     job: SlotDeployment,
     descriptor: TaskDeploymentDescriptor,
-    channels: TaskChannels,
+    { channels, number }: { readonly channels: TaskChannels; readonly number: number },
   ) {
     this.#host = host;
+    this.#number = number;
     this.#job = job;
     this.descriptor = descriptor;
     this.context = {
@@ -564,8 +567,8 @@ export class StreamTask implements DirectConsumer, InputSink {
   #createPath(chain: OperatorChain): RecordPath {
     const owner: RecordPathOwner = {
       quantum: this.#host.quantum,
-      slot: this.#host,
-      task: this.context,
+      running: this.#host.running,
+      task: this.#number,
       blame: (error, node) => this.#blame(error, node),
       fail: (error) => this.fail(error),
     };
@@ -609,14 +612,15 @@ export class StreamTask implements DirectConsumer, InputSink {
     }
   }
 
-  #enter(): TaskContext | undefined {
-    const before = this.#host.current;
-    this.#host.current = this.context;
+  #enter(): number {
+    const { running } = this.#host;
+    const before = running[0]!;
+    running[0] = this.#number;
     return before;
   }
 
-  #leave(before: TaskContext | undefined): void {
-    this.#host.current = before;
+  #leave(before: number): void {
+    this.#host.running[0] = before;
   }
 
   #setBlocked(channel: number, isBlocked: boolean): void {

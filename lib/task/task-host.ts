@@ -1,6 +1,6 @@
 import type { Env } from '../base/env.js';
 import type { Quantum } from './quantum.js';
-import type { SlotPorts, TaskContext } from './slot-ports.js';
+import type { SlotPorts } from './slot-ports.js';
 
 /** What a task needs of its slot. */
 export interface TaskHost {
@@ -9,8 +9,8 @@ export interface TaskHost {
   readonly quantum: Quantum;
   /** There may be something to do. */
   wake(): void;
-  /** The task whose code runs; set by tasks around their own code. */
-  current: TaskContext | undefined;
+  /** Element 0: number of the task whose code runs, -1 for none; set by tasks around their own code. Typed: it is written for each direct call. */
+  readonly running: Int32Array;
   /** A task reached a terminal state and its operators are closed. */
   onEnded(): void;
 }

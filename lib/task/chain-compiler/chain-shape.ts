@@ -50,7 +50,7 @@ export interface Parameter {
 }
 
 export type EdgePart =
-  | { readonly kind: 'output' | 'keyOf' | 'channelOfGroup' | 'channels' | 'writers' }
+  | { readonly kind: 'output' | 'sent' | 'keyOf' | 'channelOfGroup' | 'channels' | 'writers' }
   | { readonly kind: 'direct'; readonly channel: number };
 
 /** The generator as the code of edges sees it. */

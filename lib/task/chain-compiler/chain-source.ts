@@ -30,7 +30,7 @@ export interface ChainSource {
 }
 
 /** Names every chain's code knows. */
-export const runtimeNames = ['quantum', 'slot', 'task', 'counters', 'caught', 'fail'] as const;
+export const runtimeNames = ['quantum', 'running', 'task', 'received', 'caught', 'fail'] as const;
 
 /** @param file appears in stack traces; must be unique in the process, as V8 shares feedback between equal texts. */
 export function generateChain(shape: ChainShape, file: string): ChainSource {
@@ -229,7 +229,7 @@ if (quantum.isOver) break;
 } catch (error) {
 throw caught(error, op);
 }
-counters.recordsIn += i - from;
+received[0] += i - from;
 return i;
 }
 `;
@@ -237,15 +237,15 @@ return i;
 
 function directFunction(body: string): string {
   return `function direct(value, timestamp, keyHash) {
-const before = slot.current;
-slot.current = task;
-counters.recordsIn += 1;
+const before = running[0];
+running[0] = task;
+received[0] += 1;
 try {
 ${body}
 } catch (error) {
 fail(caught(error, op));
 }
-slot.current = before;
+running[0] = before;
 }
 `;
 }

@@ -44,7 +44,8 @@ export class CompiledPath implements RecordPath {
   readonly code: string;
   readonly #interpreted: InterpretedPath;
   readonly #generated: GeneratedChain;
-  readonly #counters = { recordsIn: 0 };
+  /** Element 0: records that came in by generated code. */
+  readonly #received = new Float64Array(1);
   readonly direct: TakeRecord;
 
   /** After all operators are open. */
@@ -53,7 +54,7 @@ export class CompiledPath implements RecordPath {
     this.#interpreted = new InterpretedPath(owner, chain.head);
     const source = generateChain(shapeOf(options), fileOf(options));
     this.code = source.code;
-    this.#generated = instantiate(source, new Binder(options, this.#counters));
+    this.#generated = instantiate(source, new Binder(options, this.#received));
     this.direct = this.#generated.direct ?? this.#interpreted.direct;
     for (const index of source.emitters) {
       chain.nodes[index]!.output.useEmitter(this.#generated.emitters[index]!);
@@ -65,7 +66,7 @@ export class CompiledPath implements RecordPath {
   }
 
   get recordsIn(): number {
-    return this.#counters.recordsIn + this.#interpreted.recordsIn;
+    return this.#received[0]! + this.#interpreted.recordsIn;
   }
 
   rows(batch: BatchReader, from: number): number {
@@ -130,14 +131,14 @@ class Binder {
   readonly #options: CompileOptions;
   readonly #runtime: Readonly<Record<string, unknown>>;
 
-  constructor(options: CompileOptions, counters: object) {
+  constructor(options: CompileOptions, received: Float64Array) {
     const { owner } = options;
     this.#options = options;
     this.#runtime = {
       quantum: owner.quantum,
-      slot: owner.slot,
+      running: owner.running,
       task: owner.task,
-      counters,
+      received,
       caught: (error: unknown, op: number) => this.#caught(error, op),
       fail: (error: unknown) => {
         owner.fail(error);
@@ -195,6 +196,8 @@ function partOf(edge: EdgeOutput, part: EdgePart): unknown {
   switch (part.kind) {
     case 'output':
       return edge;
+    case 'sent':
+      return edge.sent;
     case 'keyOf':
       return edge.hash?.keyOf;
     case 'channelOfGroup':

@@ -8,7 +8,7 @@ export function generateEdge(chain: ChainScope, index: number, record: RecordNam
   const names = new EdgeNames(chain, index);
   const lines = [
     `// ${shape.strategy} edge to "${oneLine(shape.target)}"`,
-    `${names.of('edge', { kind: 'output' })}.records += 1;`,
+    `${names.of('sent', { kind: 'sent' })}[0] += 1;`,
   ];
   switch (shape.strategy) {
     case 'FORWARD':

@@ -63,7 +63,7 @@ t.test('a chain is one function, from the decoded record to the encoder of its c
       op = 1;
       if (filter_1(value_0)) {
         // HASH edge to "counts"
-        edge_e0.records += 1;
+        sent_e0[0] += 1;
         op = 2;
         const key_e0 = keyOf_e0(value_0);
         const hash_e0 = typeof key_e0 === 'number' && (key_e0 | 0) === key_e0 ? fmix32(key_e0 | 0) : hashKey(key_e0);
@@ -81,7 +81,7 @@ t.test('a chain is one function, from the decoded record to the encoder of its c
   } catch (error) {
     throw caught(error, op);
   }
-  counters.recordsIn += i - from;
+  received[0] += i - from;
   return i;
 }`,
   );
