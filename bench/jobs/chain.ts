@@ -2,7 +2,7 @@
 import { DataGeneratorSource, StreamExecutionEnvironment, WatermarkStrategy } from 'millrace';
 import { benchArguments, MeterSink } from './arguments.js';
 import { CountByKey } from './functions.js';
-import { order } from './records.js';
+import { doubled, order } from './records.js';
 
 const args = benchArguments();
 const env = StreamExecutionEnvironment.getExecutionEnvironment();
@@ -12,7 +12,7 @@ env
     WatermarkStrategy.noWatermarks(),
     'orders',
   )
-  .map((o) => ({ ...o, price: o.price * 2 }))
+  .map(doubled)
   .filter((o) => o.id % 10 !== 0)
   .map((o) => ({ key: o.key, price: o.price }))
   .keyBy((p) => p.key)

@@ -26,6 +26,11 @@ export function order(i: number, keys: number): Order {
   return { id: i, key: scrambledKey(i, keys), price: i % 1000, time: i, quantity: i & 7 };
 }
 
+/** A new record: fields by name, as V8 makes no copy that nobody looks at of these, but always one of `{ ...o }` (some 15 ns). */
+export function doubled({ id, key, price, time, quantity }: Order): Order {
+  return { id, key, price: price * 2, time, quantity };
+}
+
 /** Depends on every field, so that each one has to be there. */
 export function checkOfTrade(t: Trade): number {
   return (t.id ^ t.price ^ t.time) & 0xff;

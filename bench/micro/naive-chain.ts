@@ -2,7 +2,7 @@
 import { Readable, Transform, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { Priced } from '../jobs/functions.js';
-import { order, type Order } from '../jobs/records.js';
+import { doubled, order, type Order } from '../jobs/records.js';
 import { expectEqual, microArguments, repeat, tell } from './protocol.js';
 
 const args = microArguments();
@@ -12,7 +12,6 @@ const counts = new Map<number, number>();
 let emitted = 0;
 let sum = 0;
 
-const double = (o: Order): Order => ({ ...o, price: o.price * 2 });
 const isKept = (o: Order): boolean => o.id % 10 !== 0;
 const strip = (o: Order): Priced => ({ key: o.key, price: o.price });
 
@@ -29,8 +28,8 @@ let next = 0;
 function loop(records: number): number {
   const end = next + records;
   for (let i = next; i < end; i += 1) {
-    const doubled = double(order(i, keys));
-    if (isKept(doubled)) count(strip(doubled));
+    const kept = doubled(order(i, keys));
+    if (isKept(kept)) count(strip(kept));
   }
   next = end;
   return records;
@@ -45,7 +44,7 @@ function batches(records: number): number {
     const batch: Order[] = [];
     for (let i = next; i < next + batchRecords; i += 1) batch.push(order(i, keys));
     next += batchRecords;
-    for (const priced of batch.map(double).filter(isKept).map(strip)) count(priced);
+    for (const priced of batch.map(doubled).filter(isKept).map(strip)) count(priced);
   }
   return records;
 }
@@ -64,8 +63,8 @@ async function* filtered<T>(input: AsyncIterable<T>, fn: (value: T) => boolean):
 }
 
 async function asyncGenerators(records: number): Promise<number> {
-  const doubled = mapped(generated(records), double);
-  for await (const priced of mapped(filtered(doubled, isKept), strip)) count(priced);
+  const all = mapped(generated(records), doubled);
+  for await (const priced of mapped(filtered(all, isKept), strip)) count(priced);
   return records;
 }
 
@@ -94,7 +93,7 @@ async function streams(records: number): Promise<number> {
       },
     }),
     transform<Order, Order>((o, push) => {
-      push(double(o));
+      push(doubled(o));
     }),
     transform<Order, Order>((o, push) => {
       if (isKept(o)) push(o);
