@@ -299,8 +299,8 @@ export const options = {
   taskmanagerNetworkMemoryBuffersPerChannel: option(
     'taskmanager.network.memory.buffers-per-channel',
     intType({ min: 2, max: 1024 }),
-    '8',
-    'Buffers of a channel, and so its credit. Fewer means earlier back-pressure; more means more records in flight at a barrier.',
+    '32',
+    'Buffers of a channel, and so its credit. Fewer means earlier back-pressure; more lets a channel run on while its other end pauses (a collection of garbage, another task’s turn), at the price of memory (1 MB a channel) and of records in flight at a barrier.',
   ),
   jobmanagerRpcAddress: option(
     'jobmanager.rpc.address',
