@@ -9,7 +9,7 @@ import type {
   SplitEnumerator,
   SplitEnumeratorContext,
 } from '../api/source.js';
-import { GeneratorReader } from './generator-reader.js';
+import { GeneratorReader, type GeneratorSplit } from './generator-reader.js';
 import { RateLimiter } from './rate-limiter.js';
 
 export interface DataGeneratorOptions {
@@ -17,17 +17,6 @@ export interface DataGeneratorOptions {
   readonly recordsPerSecond?: number;
   /** Number of records; absent: without end. */
   readonly count?: number;
-}
-
-/**
- * The indices `next`, `next + stride`... below `end`. Strided rather than cut into ranges, so that
- * subtasks advance side by side and event time with them.
- */
-export interface GeneratorSplit {
-  readonly id: string;
-  readonly next: number;
-  readonly stride: number;
-  readonly end: number;
 }
 
 /** Splits no reader has. */

@@ -1,7 +1,17 @@
 /** The reader of DataGeneratorSource: the loop every record of a generated stream begins in. */
 import type { ReaderOutput, SourceReader, SourceReaderContext } from '../api/source.js';
-import type { GeneratorSplit } from './datagen-source.js';
 import type { RateLimiter } from './rate-limiter.js';
+
+/**
+ * The indices `next`, `next + stride`... below `end`. Strided rather than cut into ranges, so that
+ * subtasks advance side by side and event time with them.
+ */
+export interface GeneratorSplit {
+  readonly id: string;
+  readonly next: number;
+  readonly stride: number;
+  readonly end: number;
+}
 
 interface OpenSplit {
   readonly id: string;

@@ -2,10 +2,8 @@ import fc from 'fast-check';
 import t from 'tap';
 import type { SplitEnumeratorContext } from '../../../lib/api/source.js';
 import { CollectionSource } from '../../../lib/connectors/collection-source.js';
-import {
-  DataGeneratorSource,
-  type GeneratorSplit,
-} from '../../../lib/connectors/datagen-source.js';
+import { DataGeneratorSource } from '../../../lib/connectors/datagen-source.js';
+import type { GeneratorSplit } from '../../../lib/connectors/generator-reader.js';
 import { SequenceSource } from '../../../lib/connectors/sequence-source.js';
 import { ReaderHarness } from '../../support/reader-harness.js';
 
