@@ -21,7 +21,7 @@ import { ownStrings } from '../state/own.js';
 import type { WindowAssigner } from '../windowing/assigners.js';
 import { TimeWindow } from '../windowing/window.js';
 import { generateHash, KeyedOperator } from './keyed-operator.js';
-import { callee, type CodeScope, type GeneratesCode, type RecordNames } from './operator-code.js';
+import type { CodeScope, GeneratesCode, RecordNames } from './operator-code.js';
 import { RecordCollector } from './record-collector.js';
 import type { OperatorContext } from './stream-operator.js';
 import { bindFunction } from './user-function.js';
@@ -131,7 +131,8 @@ export class WindowOperator<T> extends KeyedOperator implements GeneratesCode {
     } catch (error) {
       throw this.blame(error);
     }
-    if (isNew || after !== before) accumulators.put(slot, ownStrings(after, before));
+    const owned = this.#options.function.kind === 'process' ? after : ownStrings(after, before);
+    if (isNew || owned !== before) accumulators.put(slot, owned);
   }
 
   #combine(accumulator: unknown, isNew: boolean, value: unknown): unknown {
@@ -202,12 +203,12 @@ else ${before}.push(${own}(${value}));`;
       combined = `${scope.bind('reduce', () => fn.reduce)}(${known}, ${value})`;
       combined = `${isNew} ? ${value} : ${combined}`;
     } else {
-      const add = callee(scope, 'aggregate', fn.aggregate, 'add');
-      const create = callee(scope, 'aggregate', fn.aggregate, 'createAccumulator');
-      combined = `${add}(${value}, ${isNew} ? ${create}() : ${known})`;
+      // Always an object with these methods, though it may be a function (a class with static ones).
+      const aggregate = scope.bind('aggregate', () => fn.aggregate);
+      combined = `${aggregate}.add(${value}, ${isNew} ? ${aggregate}.createAccumulator() : ${known})`;
     }
     return `let ${after} = ${combined};
-if (typeof ${after} !== 'number' && ${after} !== ${before}) ${after} = ${own}(${after}, ${before});`;
+if (typeof ${after} !== 'number') ${after} = ${own}(${after}, ${before});`;
   }
 
   protected override advanceEventTime(watermark: number): boolean {

@@ -10,6 +10,8 @@ const blockBytesMax = 256 * 1024;
 /** Elements the value codec is given at once: objects of one shape share its description. */
 export const batchElementsMax = 128;
 const asciiMax = 255;
+/** Fewer bytes are copied by a loop sooner than by a call. */
+const loopBytesMax = 48;
 const pairBytesMax = 2 * (asciiMax + 2);
 
 interface Chain {
@@ -83,14 +85,35 @@ export class GroupLog {
     return arrayHeaderBytes + (this.#chains.get(id)?.bytes ?? 0);
   }
 
-  /** The chain as an encoded array, in pieces. */
+  /**
+   * The chain as an encoded array, in pieces. Entries that were captured one by one are runs of a few bytes: they
+   * are put together, as a view of each would cost more than all the rest.
+   */
   *payload(id: number): Generator<Uint8Array> {
     const chain = this.#chains.get(id);
     yield arrayHeader(chain?.elements ?? 0);
+    const pieceBytes = Math.min(chain?.bytes ?? 0, blockBytesMax);
+    let piece = Buffer.allocUnsafeSlow(pieceBytes);
+    let at = 0;
     for (let run = chain?.first ?? -1; run >= 0; run = this.#runs[run + 3]!) {
+      const block = this.#blocks[this.#runs[run]!]!;
       const start = this.#runs[run + 1]!;
-      yield this.#blocks[this.#runs[run]!]!.subarray(start, start + this.#runs[run + 2]!);
+      const length = this.#runs[run + 2]!;
+      if (at > 0 && at + length > pieceBytes) {
+        yield piece.subarray(0, at);
+        piece = Buffer.allocUnsafeSlow(pieceBytes);
+        at = 0;
+      }
+      if (length > pieceBytes) yield block.subarray(start, start + length);
+      else if (length > loopBytesMax) {
+        piece.set(block.subarray(start, start + length), at);
+        at += length;
+      } else {
+        for (let i = 0; i < length; i += 1) piece[at + i] = block[start + i]!;
+        at += length;
+      }
     }
+    if (at > 0) yield piece.subarray(0, at);
   }
 
   #flush(): void {

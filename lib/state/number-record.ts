@@ -2,7 +2,7 @@
  * Objects of numbers only ({ count, sum }) as rows of doubles. A state of such objects makes and keeps a new
  * object for each record otherwise, which the garbage collector then copies about (at a million keys half of the
  * time). Exact: a row stands for an object with just these fields in this order, all numbers; what is different is
- * kept as it is.
+ * kept as it is. Symbol keys are looked for where the shape is found, not in every object.
  */
 import { compileFunction } from 'node:vm';
 

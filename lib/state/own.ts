@@ -22,7 +22,9 @@ export function ownStrings(value: unknown, before: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) return ownElements(value);
   if (Object.getPrototypeOf(value) !== Object.prototype) return value;
-  return ownFields(value as Fields, typeof before === 'object' && before !== null ? before : none);
+  // One that was changed in place shows no more which of its strings are new.
+  const isOther = typeof before === 'object' && before !== null && before !== value;
+  return ownFields(value as Fields, isOther ? before : none);
 }
 
 /** Longer arrays are lists, which would be searched at each update. */

@@ -391,7 +391,10 @@ export class StreamTask implements DirectConsumer, InputSink {
   // ---- Commands -------------------------------------------------------------------------------
 
   #obey(command: TaskCommand): void {
-    if (this.#isLeaving && command.kind !== 'operatorEvent') return;
+    if (this.#isLeaving && command.kind !== 'operatorEvent') {
+      if (command.kind === 'checkpointAborted') this.#checkpoints.forget(command.checkpointId);
+      return;
+    }
     switch (command.kind) {
       case 'triggerCheckpoint': {
         const { checkpointId, timestamp } = command;

@@ -153,6 +153,11 @@ export class TaskCheckpoints {
     }
   }
 
+  /** Given up by the coordinator while the task is ending: what is still being written need not be any more. */
+  forget(checkpointId: number): void {
+    if (this.#pending.has(checkpointId)) this.#aborted(checkpointId);
+  }
+
   /** Snapshots that were taken are not all written and acknowledged. */
   get isWriting(): boolean {
     return this.#pending.size > 0;

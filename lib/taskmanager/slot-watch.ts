@@ -121,6 +121,8 @@ async function locate(session: ThreadSession, deployment: SlotDeployment): Promi
       callFrameId,
       expression: file === null ? inOperator : inGeneratedCode,
       silent: true,
+      // Frames of user code are asked too: nothing of theirs may run.
+      throwOnSideEffect: true,
       returnByValue: true,
     })) as { readonly result?: { readonly value?: unknown } };
     const value = answer.result?.value;

@@ -213,7 +213,10 @@ function findCategories(node: RootNode, values: readonly unknown[]): RootNode {
       name,
       findCategories(
         field,
-        values.map((value) => (value as Record<string, unknown>)[name]),
+        // A record may have been changed since it was added.
+        values.map(
+          (value) => (value as Readonly<Record<string, unknown>> | null | undefined)?.[name],
+        ),
       ),
     ]);
     return { kind: 'object', fields };

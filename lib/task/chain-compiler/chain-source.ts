@@ -219,6 +219,7 @@ const { count } = batch;
 let i = from;
 try {
 while (i < count) {
+op = 0;
 const value = batch.value(i);
 const timestamp = batch.timestamp(i);
 i += 1;

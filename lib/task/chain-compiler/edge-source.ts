@@ -6,10 +6,14 @@ import { oneLine, type ChainScope, type EdgePart, type EdgeShape } from './chain
 export function generateEdge(chain: ChainScope, index: number, record: RecordNames): string {
   const shape = chain.shape.edges[index]!;
   const names = new EdgeNames(chain, index);
+  const owner = chain.shape.nodes.findIndex(({ edges }) => edges.includes(index));
+  // Records that cannot be encoded are blamed on the operator that emits them.
+  const blame = `op = ${String(owner)};`;
   const lines = [
     `// ${shape.strategy} edge to "${oneLine(shape.target)}"`,
     `${names.of('sent', { kind: 'sent' })}[0] += 1;`,
   ];
+  if (shape.strategy !== 'HASH') lines.push(blame);
   switch (shape.strategy) {
     case 'FORWARD':
     case 'GLOBAL':
@@ -23,7 +27,12 @@ export function generateEdge(chain: ChainScope, index: number, record: RecordNam
       lines.push(...roundRobin(shape, names, record));
       break;
     case 'HASH':
-      lines.push(...byKey(shape, names, record, chain.shape.nodes.length + index));
+      lines.push(
+        ...byKey(shape, names, record, [
+          `op = ${String(chain.shape.nodes.length + index)};`,
+          blame,
+        ]),
+      );
       break;
   }
   return lines.join('\n');
@@ -65,15 +74,21 @@ function roundRobin(shape: EdgeShape, names: EdgeNames, record: RecordNames): st
 }
 
 /** The hash goes along with a direct call: the consumer needs it for its state. */
-function byKey(shape: EdgeShape, names: EdgeNames, record: RecordNames, op: number): string[] {
+function byKey(
+  shape: EdgeShape,
+  names: EdgeNames,
+  record: RecordNames,
+  [blameSelector, blameOwner]: readonly [string, string],
+): string[] {
   const keyOf = names.of('keyOf', { kind: 'keyOf' });
   const [key, hash, channel] = ['key', 'hash', 'channel'].map((hint) => names.local(hint));
   const [fmix32, hashKey] = [names.runtime('fmix32'), names.runtime('hashKey')];
   const hashed = { ...record, keyHash: hash! };
   const lines = [
-    `op = ${String(op)};`,
+    blameSelector,
     `const ${key!} = ${keyOf}(${record.value});`,
     `const ${hash!} = typeof ${key!} === 'number' && (${key!} | 0) === ${key!} ? ${fmix32}(${key!} | 0) : ${hashKey}(${key!});`,
+    blameOwner,
   ];
   if (shape.channels.length === 1) return [...lines, toChannel(shape, names, hashed, 0)];
   const channelOfGroup = names.of('channelOfGroup', { kind: 'channelOfGroup' });

@@ -53,6 +53,7 @@ t.test('a chain is one function, from the decoded record to the encoder of its c
   let i = from;
   try {
     while (i < count) {
+      op = 0;
       const value = batch.value(i);
       const timestamp = batch.timestamp(i);
       i += 1;
@@ -67,6 +68,7 @@ t.test('a chain is one function, from the decoded record to the encoder of its c
         op = 2;
         const key_e0 = keyOf_e0(value_0);
         const hash_e0 = typeof key_e0 === 'number' && (key_e0 | 0) === key_e0 ? fmix32(key_e0 | 0) : hashKey(key_e0);
+        op = 1;
         const channel_e0 = channelOfGroup_e0[(hash_e0 >>> 0) % 128];
         if (channel_e0 === 0) {
           if (direct0_e0.isOpen) direct0_e0.take(value_0, timestamp, hash_e0);
