@@ -10,7 +10,11 @@ import type {
   EdgeShape,
 } from '../../../lib/task/chain-compiler/chain-shape.js';
 import { generateChain } from '../../../lib/task/chain-compiler/chain-source.js';
-import { StreamExecutionEnvironment } from '../../../lib/index.js';
+import {
+  StreamExecutionEnvironment,
+  TumblingEventTimeWindows,
+  WatermarkStrategy,
+} from '../../../lib/index.js';
 
 function node(
   type: string,
@@ -179,5 +183,31 @@ t.test('side outputs and unions reach generated code as they reach operators', a
     const odd = main.getSideOutput(tag).map((text) => text.length);
     const all = main.map((n) => n * 10).union(odd);
     t.same((await all.executeAndCollect()).sort(), [20, 40, 5, 5].sort());
+  }
+});
+
+t.test('an aggregate is an object with its methods, also where it is a class', async (t) => {
+  class Counting {
+    static createAccumulator(): number {
+      return 0;
+    }
+    static add(_value: number, count: number): number {
+      return count + 1;
+    }
+    static getResult(count: number): number {
+      return count;
+    }
+  }
+  for (const compile of ['true', 'false']) {
+    const env = StreamExecutionEnvironment.createLocalEnvironment({ 'pipeline.compile': compile });
+    const counts = env
+      .fromElements(1, 2, 3, 4, 5)
+      .assignTimestampsAndWatermarks(
+        WatermarkStrategy.forMonotonousTimestamps<number>().withTimestampAssigner((n) => n),
+      )
+      .keyBy((n) => n % 2)
+      .window(TumblingEventTimeWindows.of('1m'))
+      .aggregate(Counting);
+    t.same((await counts.executeAndCollect()).sort(), [2, 3]);
   }
 });
