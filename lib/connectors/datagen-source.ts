@@ -10,7 +10,6 @@ import type {
   SplitEnumeratorContext,
 } from '../api/source.js';
 import { GeneratorReader, type GeneratorSplit } from './generator-reader.js';
-import { RateLimiter } from './rate-limiter.js';
 
 export interface DataGeneratorOptions {
   /** Of the whole source, shared equally by its subtasks. Default (and 0): as fast as it goes. */
@@ -75,11 +74,7 @@ export class DataGeneratorSource<T> implements Source<T, GeneratorSplit, Generat
 
   createReader(context: SourceReaderContext): SourceReader<T, GeneratorSplit> {
     const rate = this.#recordsPerSecond / context.parallelism;
-    return new GeneratorReader(
-      context,
-      this.#generate,
-      rate > 0 ? new RateLimiter(rate) : undefined,
-    );
+    return new GeneratorReader(context, this.#generate, rate);
   }
 }
 

@@ -2,7 +2,7 @@
 import type { ReaderOutput, SourceReader, SourceReaderContext } from '../api/source.js';
 import type { FileSplit } from './file-split.js';
 import { LineReader } from './line-reader.js';
-import { RateLimiter } from './rate-limiter.js';
+import { ReaderPace } from './rate-limiter.js';
 
 export interface FileReaderOptions {
   /** Of this subtask; 0: no limit. */
@@ -18,19 +18,18 @@ interface OpenSplit {
 export class FileReader implements SourceReader<string, FileSplit> {
   readonly #context: SourceReaderContext;
   readonly #options: FileReaderOptions;
-  readonly #limiter: RateLimiter | undefined;
+  readonly #pace: ReaderPace;
   readonly #queue: FileSplit[] = [];
   #current: OpenSplit | undefined;
   #isSplitRequested = false;
   #noMoreSplits = false;
-  #cancelTimer: (() => void) | undefined;
   /** Closing of earlier splits' files. */
   readonly #closing = new Set<Promise<void>>();
 
   constructor(context: SourceReaderContext, options: FileReaderOptions) {
     this.#context = context;
     this.#options = options;
-    if (options.recordsPerSecond > 0) this.#limiter = new RateLimiter(options.recordsPerSecond);
+    this.#pace = new ReaderPace(context, options.recordsPerSecond);
   }
 
   start(): void {}
@@ -54,11 +53,10 @@ export class FileReader implements SourceReader<string, FileSplit> {
         output.releaseSplit(split.id);
         continue;
       }
-      let allowed = onlyOne ? 1 : Infinity;
-      if (this.#limiter !== undefined) allowed = Math.min(allowed, this.#allowed(this.#limiter));
+      const allowed = Math.min(onlyOne ? 1 : Infinity, this.#pace.allowed());
       if (allowed === 0) return 'nothing';
       const taken = this.#emit(output, current, allowed);
-      this.#limiter?.take(taken);
+      this.#pace.take(taken);
       if (onlyOne || output.isFull) return 'more';
     }
   }
@@ -102,18 +100,6 @@ export class FileReader implements SourceReader<string, FileSplit> {
     void closing.finally(() => this.#closing.delete(closing));
   }
 
-  /** None until the timer fires, once it is set. */
-  #allowed(limiter: RateLimiter): number {
-    if (this.#cancelTimer !== undefined) return 0;
-    const allowed = limiter.available(this.#context.now());
-    if (allowed > 0) return allowed;
-    this.#cancelTimer = this.#context.setTimer(limiter.waitMs, () => {
-      this.#cancelTimer = undefined;
-      this.#context.wakeUp();
-    });
-    return 0;
-  }
-
   addSplits(splits: readonly FileSplit[]): void {
     this.#isSplitRequested = false;
     this.#queue.push(...splits);
@@ -135,7 +121,7 @@ export class FileReader implements SourceReader<string, FileSplit> {
   }
 
   async close(): Promise<void> {
-    this.#cancelTimer?.();
+    this.#pace.close();
     if (this.#current !== undefined) this.#finishSplit(this.#current.lines);
     await Promise.all(this.#closing);
   }

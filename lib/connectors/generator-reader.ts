@@ -1,6 +1,6 @@
 /** The reader of DataGeneratorSource: the loop every record of a generated stream begins in. */
 import type { ReaderOutput, SourceReader, SourceReaderContext } from '../api/source.js';
-import type { RateLimiter } from './rate-limiter.js';
+import { ReaderPace } from './rate-limiter.js';
 
 /**
  * The indices `next`, `next + stride`... below `end`. Strided rather than cut into ranges, so that
@@ -57,22 +57,18 @@ function createLoop<T>(): Loop<T> {
 export class GeneratorReader<T> implements SourceReader<T, GeneratorSplit> {
   readonly #context: SourceReaderContext;
   readonly #generate: Generate<T>;
-  readonly #limiter: RateLimiter | undefined;
+  readonly #pace: ReaderPace;
   readonly #loop = createLoop<T>();
   /** Unfinished splits, taken in turn. */
   readonly #splits: OpenSplit[] = [];
   #turn = 0;
   #noMoreSplits = false;
-  #cancelTimer: (() => void) | undefined;
 
-  constructor(
-    context: SourceReaderContext,
-    generate: Generate<T>,
-    limiter: RateLimiter | undefined,
-  ) {
+  /** `recordsPerSecond` of this subtask; 0: no limit. */
+  constructor(context: SourceReaderContext, generate: Generate<T>, recordsPerSecond: number) {
     this.#context = context;
     this.#generate = generate;
-    this.#limiter = limiter;
+    this.#pace = new ReaderPace(context, recordsPerSecond);
   }
 
   start(): void {}
@@ -90,13 +86,12 @@ export class GeneratorReader<T> implements SourceReader<T, GeneratorSplit> {
     for (;;) {
       const split = this.#currentSplit(output);
       if (split === undefined) return this.#noMoreSplits ? 'end' : 'nothing';
-      const limiter = this.#limiter;
-      const allowed = limiter === undefined ? left : Math.min(left, this.#allowed(limiter));
+      const allowed = Math.min(left, this.#pace.allowed());
       if (allowed === 0) return 'nothing';
       // Several splits (after a restore at another parallelism) advance side by side, and event time with them.
       const limit = this.#splits.length > 1 ? 1 : allowed;
       const count = this.#loop(output, split, this.#generate, limit);
-      limiter?.take(count);
+      this.#pace.take(count);
       this.#turn += 1;
       left -= count;
       if (left <= 0 || output.isFull) return 'more';
@@ -115,18 +110,6 @@ export class GeneratorReader<T> implements SourceReader<T, GeneratorSplit> {
     return undefined;
   }
 
-  /** None until the timer fires, once it is set. */
-  #allowed(limiter: RateLimiter): number {
-    if (this.#cancelTimer !== undefined) return 0;
-    const allowed = limiter.available(this.#context.now());
-    if (allowed > 0) return allowed;
-    this.#cancelTimer = this.#context.setTimer(limiter.waitMs, () => {
-      this.#cancelTimer = undefined;
-      this.#context.wakeUp();
-    });
-    return 0;
-  }
-
   addSplits(splits: readonly GeneratorSplit[]): void {
     this.#splits.push(...splits.map(({ id, next, stride, end }) => ({ id, next, stride, end })));
     this.#context.wakeUp();
@@ -142,6 +125,6 @@ export class GeneratorReader<T> implements SourceReader<T, GeneratorSplit> {
   }
 
   close(): void {
-    this.#cancelTimer?.();
+    this.#pace.close();
   }
 }

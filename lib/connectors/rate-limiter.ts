@@ -1,3 +1,5 @@
+import type { SourceReaderContext } from '../api/source.js';
+
 /**
  * A token bucket on the wall clock for sources with a rate. Holds a tenth of a second's worth, so that
  * a stall is not made up for by a burst.
@@ -29,5 +31,40 @@ export class RateLimiter {
   /** Whole ms until a record may be emitted; at least 1. */
   get waitMs(): number {
     return Math.max(1, Math.ceil((1 - this.#tokens) / this.#perMs));
+  }
+}
+
+/** A reader's rate: how many records it may emit now, and a wake-up when that is none. */
+export class ReaderPace {
+  readonly #context: SourceReaderContext;
+  readonly #limiter: RateLimiter | undefined;
+  #cancelTimer: (() => void) | undefined;
+
+  /** `recordsPerSecond` of this subtask; 0: as fast as it goes. */
+  constructor(context: SourceReaderContext, recordsPerSecond: number) {
+    this.#context = context;
+    this.#limiter = recordsPerSecond > 0 ? new RateLimiter(recordsPerSecond) : undefined;
+  }
+
+  /** Infinity without a rate. None until the timer fires, once it is set. */
+  allowed(): number {
+    const limiter = this.#limiter;
+    if (limiter === undefined) return Infinity;
+    if (this.#cancelTimer !== undefined) return 0;
+    const allowed = limiter.available(this.#context.now());
+    if (allowed > 0) return allowed;
+    this.#cancelTimer = this.#context.setTimer(limiter.waitMs, () => {
+      this.#cancelTimer = undefined;
+      this.#context.wakeUp();
+    });
+    return 0;
+  }
+
+  take(records: number): void {
+    this.#limiter?.take(records);
+  }
+
+  close(): void {
+    this.#cancelTimer?.();
   }
 }

@@ -6,7 +6,8 @@ import { identityOf, keyOf, type KeyIdentity } from './key-identity.js';
 import { hashKey } from './key-group.js';
 import type { KeyedStateBackend, KeyedStatePart } from './keyed-state-backend.js';
 import type { PartSnapshot } from './keyed-snapshot.js';
-import { own, ownStrings } from './own.js';
+import { own } from '../record/codec/owned-strings.js';
+import { ownStrings } from './own.js';
 import type {
   ListState,
   ListStateDescriptor,

@@ -6,7 +6,7 @@
 import { homeOf, KeyCells, spread } from './key-cells.js';
 import { unsupportedKey } from './key-group.js';
 import { KeyTexts } from './key-texts.js';
-import { own } from './own.js';
+import { own } from '../record/codec/owned-strings.js';
 import { chunkBits, chunkMask, chunkSize, firstChunk } from './slots.js';
 
 export class KeyIndex {

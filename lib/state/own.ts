@@ -1,16 +1,6 @@
-/**
- * Strings that stay. A decoded string is often a slice of the text of its whole batch and keeps that text in
- * memory (20,000 kept slices: 719 MB, copied: 52 MB); what enters state is copied.
- */
+/** Values that enter state: their strings are copied off the text they were cut from (see owned-strings.ts). */
 
-/** V8 makes no slices of shorter strings. */
-const sliceMin = 13;
-
-/** The same string, sharing memory with no other. */
-export function own(text: string): string {
-  // A concatenation that is sliced is flattened first, into memory of its own (55 ns; by Buffer 106 ns).
-  return text.length < sliceMin ? text : (' ' + text).slice(1);
-}
+import { own, sharedLengthMin } from '../record/codec/owned-strings.js';
 
 /**
  * The value with strings of its own: itself, or those of the first level of an array or plain object, which is
@@ -44,7 +34,7 @@ function ownFields(value: Fields, before: object): Fields {
   let copy: Fields | undefined;
   for (const name in value) {
     const field = value[name];
-    if (typeof field !== 'string' || field.length < sliceMin) continue;
+    if (typeof field !== 'string' || field.length < sharedLengthMin) continue;
     copy ??= { ...value };
     const old = (before as Fields)[name];
     copy[name] = old === field ? old : own(field);
@@ -53,7 +43,7 @@ function ownFields(value: Fields, before: object): Fields {
 }
 
 function isLong(value: unknown): boolean {
-  return typeof value === 'string' && value.length >= sliceMin;
+  return typeof value === 'string' && value.length >= sharedLengthMin;
 }
 
 function ownLong(value: unknown): unknown {

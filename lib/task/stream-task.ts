@@ -18,14 +18,15 @@ import { MAX_WATERMARK, type ControlEvent } from '../record/stream-element.js';
 import type { BatchReader } from '../record/codec/batch-codec.js';
 import { WatermarkValve, type WatermarkInput } from '../time/watermark-valve.machine.js';
 import { BackgroundWork } from './background-work.js';
+import { createRecordPath } from './create-record-path.js';
 import type { DirectConsumer } from './direct-channel.js';
 import { createEdgeOutputs, type EdgeOutput } from './edge-output.js';
 import { HeldWork } from './held-work.js';
-import { CompiledPath } from './chain-compiler/compiled-path.js';
-import { DirectInputChannel, RingInputChannel, type InputSink } from './input-channel.js';
+import type { InputSink } from './input-channel.js';
 import { OperatorChain, type OperatorNode } from './operator-chain.js';
-import { InterpretedPath, type RecordPath, type RecordPathOwner } from './record-path.js';
+import type { RecordPath, RecordPathOwner } from './record-path.js';
 import type { SlotCommand } from './slot-api.js';
+import { SourceInput } from './source-input.js';
 import type { TaskContext } from './slot-ports.js';
 import type { TaskHost } from './task-host.js';
 import type { TaskChannels } from './task-channels.js';
@@ -65,9 +66,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   readonly #timers: (() => void)[] = [];
   readonly #held = new HeldWork();
   readonly #background = new BackgroundWork();
-  #sourceWaits = false;
-  #wakeUps = 0;
-  #sourceHasEnded = false;
+  readonly #source = new SourceInput();
   #finishedOperators = 0;
   #path: RecordPath | undefined;
   #opening: Promise<void> | undefined;
@@ -262,34 +261,9 @@ export class StreamTask implements DirectConsumer, InputSink {
 
   #takeInput(): boolean {
     if (this.#phase === 'finishing') return false;
-    if (this.#isSource) return this.#pullSource();
+    if (this.#isSource)
+      return this.#phase === 'running' && this.#source.pull(this.#chainOrThrow(), this);
     return this.#channels.drain(this);
-  }
-
-  #pullSource(): boolean {
-    if (this.#phase !== 'running' || this.#sourceWaits || this.#sourceHasEnded) return false;
-    const chain = this.#chainOrThrow();
-    const operator = chain.head.operator;
-    if (!isSourceOperator(operator))
-      throw new InvariantError('a task without inputs has no source');
-    let hasEmitted = false;
-    for (;;) {
-      const wakeUps = this.#wakeUps;
-      const outcome = chain.guard(chain.head, () =>
-        operator.emitBatch === undefined ? operator.emitNext() : operator.emitBatch(),
-      );
-      if (outcome === 'end') {
-        this.#sourceHasEnded = true;
-        return true;
-      }
-      if (outcome === 'nothing') {
-        // Woken while it looked: look again.
-        this.#sourceWaits = wakeUps === this.#wakeUps;
-        return hasEmitted || !this.#sourceWaits;
-      }
-      hasEmitted = true;
-      if (this.stopsAfterElement()) return true;
-    }
   }
 
   // ---- Elements (own turn and direct calls) ---------------------------------------------------
@@ -434,7 +408,7 @@ export class StreamTask implements DirectConsumer, InputSink {
     switch (this.#phase) {
       case 'running': {
         const isOver = this.#isSource
-          ? this.#sourceHasEnded
+          ? this.#source.hasEnded
           : this.#channels.inputs.every((input) => input.hasEndOfData);
         if (!isOver) return false;
         this.#phase = 'finishing';
@@ -557,8 +531,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   }
 
   #wakeUp(): void {
-    this.#wakeUps += 1;
-    this.#sourceWaits = false;
+    this.#source.wakeUp();
     this.#host.wake();
   }
 
@@ -575,23 +548,9 @@ export class StreamTask implements DirectConsumer, InputSink {
       blame: (error, node) => this.#blame(error, node),
       fail: (error) => this.fail(error),
     };
-    if (!this.#job.jobGraph.config.compile) return new InterpretedPath(owner, chain.head);
     const { inputs } = this.#channels;
-    const { vertices } = this.#job.jobGraph;
-    return new CompiledPath({
-      owner,
-      chain,
-      edges: this.#edges,
-      edgeTargets: this.descriptor.outputs.map(
-        ({ edge }) => vertices.find(({ id }) => id === edge.target)?.name ?? edge.target,
-      ),
-      inputs: {
-        direct: inputs.some((input) => input instanceof DirectInputChannel),
-        ring: inputs.some((input) => input instanceof RingInputChannel),
-      },
-      name: this.descriptor.vertex.name,
-      subtaskIndex: this.descriptor.subtaskIndex,
-    });
+    const surroundings = { chain, inputs, edges: this.#edges };
+    return createRecordPath(this.#job, this.descriptor, surroundings, owner);
   }
 
   #guarded<T>(run: () => T): T | undefined {

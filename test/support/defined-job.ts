@@ -7,15 +7,18 @@ import type { JobId } from '../../lib/base/ids.js';
 export function defineJob(
   build: (env: StreamExecutionEnvironment) => void,
   settings: Readonly<Record<string, string>> = {},
+  attributes: { readonly jobId?: JobId; readonly restore?: DefinedJob['jobGraph']['restore'] } = {},
 ): DefinedJob {
   let defined: DefinedJob | undefined;
   let failure: { readonly error: unknown } | undefined;
-  const restore = setExecutionContext({
+  const { jobId = '0123456789abcdef0123456789abcdef' as JobId, restore } = attributes;
+  const putBack = setExecutionContext({
     kind: 'capture',
     settings,
     attributes: {
-      jobId: '0123456789abcdef0123456789abcdef' as JobId,
+      jobId,
       main: { argv: [], workingDirectory: '/', environment: {}, captureTime: 0, seed: 1 },
+      ...(restore !== undefined && { restore }),
     },
     declareEnvironment: () => ({}),
     handOver: (job) => {
@@ -30,7 +33,7 @@ export function defineJob(
     build(env);
     void env.execute('test job');
   } finally {
-    restore();
+    putBack();
   }
   if (failure !== undefined) throw failure.error as Error;
   if (defined === undefined) throw new Error('execute handed nothing over');

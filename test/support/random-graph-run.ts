@@ -6,11 +6,12 @@ import fc from 'fast-check';
 import { withTimeout } from '../../lib/base/abort.js';
 import type { Env } from '../../lib/base/env.js';
 import { newJobId } from '../../lib/base/ids.js';
-import { setExecutionContext, type DefinedJob } from '../../lib/api/execution-context.js';
-import { StreamExecutionEnvironment } from '../../lib/api/stream-execution-environment.js';
+import type { DefinedJob } from '../../lib/api/execution-context.js';
+import type { StreamExecutionEnvironment } from '../../lib/api/stream-execution-environment.js';
 import type { Committer, Sink, SinkContext, SinkWriter } from '../../lib/api/sink.js';
 import type { JobExecutionResult } from '../../lib/gateway/client-gateway.js';
 import { MiniCluster, type MiniClusterOptions } from '../../lib/testing/mini-cluster.js';
+import { defineJob } from './defined-job.js';
 import { buildGraph } from './random-graph-build.js';
 import { sinkText } from './random-graph-functions.js';
 import { outputOf, type SinkOutput } from './random-graph-model.js';
@@ -274,32 +275,9 @@ export function captureJob(
   },
   build: (streams: StreamExecutionEnvironment) => void,
 ): DefinedJob {
-  let defined: DefinedJob | undefined;
-  let failure: { readonly error: unknown } | undefined;
-  const main = { argv: [], workingDirectory: '/', environment: {}, captureTime: 0, seed: 1 };
-  const jobId = newJobId(env.random);
-  const putBack = setExecutionContext({
-    kind: 'capture',
-    settings: options.settings,
-    attributes: { jobId, main, ...(options.restore && { restore: options.restore }) },
-    declareEnvironment: () => ({}),
-    handOver: (job) => {
-      defined = job;
-    },
-    reject: (error) => {
-      failure ??= { error };
-    },
-  });
-  try {
-    const streams = StreamExecutionEnvironment.getExecutionEnvironment();
-    build(streams);
-    void streams.execute('random job');
-  } finally {
-    putBack();
-  }
-  if (failure !== undefined) throw failure.error as Error;
-  if (defined === undefined) throw new Error('execute handed nothing over');
-  return defined;
+  const { settings, restore } = options;
+  const attributes = { jobId: newJobId(env.random), ...(restore && { restore }) };
+  return defineJob(build, settings, attributes);
 }
 
 /** The first differences as text; empty when the outputs are the same. */

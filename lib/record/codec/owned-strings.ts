@@ -4,7 +4,7 @@
  */
 
 /** V8 copies what `substring` makes when it is shorter than this. */
-const sharedLengthMin = 13;
+export const sharedLengthMin = 13;
 
 /** The same string in memory of its own (60 ns; a short one has it already). */
 export function own(value: string): string {

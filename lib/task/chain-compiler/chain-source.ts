@@ -196,7 +196,6 @@ ${body}
 } catch (error) {
 throw caught(error, op);
 }
-op = 0;
 if (--quantum.budget <= 0) quantum.tick();
 }
 `;

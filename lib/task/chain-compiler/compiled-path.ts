@@ -40,8 +40,6 @@ interface GeneratedChain {
 }
 
 export class CompiledPath implements RecordPath {
-  /** The generated text. */
-  readonly code: string;
   readonly #interpreted: InterpretedPath;
   readonly #generated: GeneratedChain;
   /** Element 0: records that came in by generated code. */
@@ -53,7 +51,6 @@ export class CompiledPath implements RecordPath {
     const { owner, chain } = options;
     this.#interpreted = new InterpretedPath(owner, chain.head);
     const source = generateChain(shapeOf(options), fileOf(options));
-    this.code = source.code;
     this.#generated = instantiate(source, new Binder(options, this.#received));
     this.direct = this.#generated.direct ?? this.#interpreted.direct;
     for (const index of source.emitters) {
