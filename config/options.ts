@@ -362,6 +362,24 @@ export const options = {
     '10 min',
     'How long a suspended leader and running tasks wait for etcd to come back before they give up.',
   ),
+  highAvailabilityJobRecovery: option(
+    'high-availability.job-recovery',
+    enumType('adopt', 'restore'),
+    'adopt',
+    'What a new leader does with running jobs. `adopt`: their tasks go on undisturbed when all that was recorded is found running, else the job is restored. `restore`: every job starts again from its last checkpoint.',
+  ),
+  highAvailabilityTaskManagerReconnectWindow: option(
+    'high-availability.taskmanager-reconnect-window',
+    durationType({ min: 100 }),
+    '5 s',
+    'How long a new leader waits for TaskManagers that etcd still knows, before jobs that had tasks there are restored without them.',
+  ),
+  highAvailabilityPeerDetectionEnabled: option(
+    'high-availability.peer-detection.enabled',
+    boolType(),
+    'true',
+    'Whether standbys hold a connection to the leader and depose it when the connection closes and new ones are refused: milliseconds instead of the lease’s time. Off where JobManagers reach each other through a proxy or NAT, which may refuse for a leader that lives.',
+  ),
   highAvailabilityEtcdEndpoints: option(
     'high-availability.etcd.endpoints',
     listType(),

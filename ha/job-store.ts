@@ -166,7 +166,7 @@ export class FencedJobStore implements JobStore {
 }
 
 function parseAttempts(key: string, text: string): ExecutionRecord['attempts'] {
-  const attempts: Record<string, { taskManagerId: TaskManagerId; allocationId: string }> = {};
+  const attempts: Record<string, ExecutionRecord['attempts'][string]> = {};
   let parsed: unknown;
   try {
     parsed = JSON.parse(text);
@@ -174,11 +174,19 @@ function parseAttempts(key: string, text: string): ExecutionRecord['attempts'] {
     throw damaged(key, 'has attempts that are not JSON', cause);
   }
   for (const [attemptId, value] of Object.entries(parsed as Record<string, unknown>)) {
-    const { taskManagerId, allocationId } = value as Record<string, unknown>;
-    if (typeof taskManagerId !== 'string' || typeof allocationId !== 'string') {
+    const { taskManagerId, allocationId, attemptNumber } = value as Record<string, unknown>;
+    if (
+      typeof taskManagerId !== 'string' ||
+      typeof allocationId !== 'string' ||
+      typeof attemptNumber !== 'number'
+    ) {
       throw damaged(key, `has a bad attempt ${attemptId}`);
     }
-    attempts[attemptId] = { taskManagerId: taskManagerId as TaskManagerId, allocationId };
+    attempts[attemptId] = {
+      taskManagerId: taskManagerId as TaskManagerId,
+      allocationId,
+      attemptNumber,
+    };
   }
   return attempts;
 }

@@ -10,7 +10,9 @@
  *     P/jobs/<job>/ckptctr       first checkpoint id that is not handed out yet
  *     P/jobs/<job>/ckpt/<id>     pointers of completed checkpoints; the highest id is the latest
  *     P/jobs/<job>/gc/<id>       subsumed pointers whose files are not deleted yet
+ *     P/jobs/<job>/history       checkpoint statistics and exceptions, for people
  *     P/results/<job>            terminal fact
+ *     P/takeovers                the last takeovers, for people
  *     P/tms/<tm>                 † registration
  *
  * † under the owner's lease. An administrator reads it all with `etcdctl get --prefix P/`.
@@ -31,6 +33,7 @@ export class Keys {
   readonly jobsPrefix: string;
   readonly resultsPrefix: string;
   readonly taskManagersPrefix: string;
+  readonly takeovers: string;
 
   /** CONFIG for a cluster id that is not 1-64 letters, digits, `.`, `_`, `-`, beginning with a letter or digit. */
   constructor(clusterId: string) {
@@ -47,6 +50,7 @@ export class Keys {
     this.jobsPrefix = `${this.root}jobs/`;
     this.resultsPrefix = `${this.root}results/`;
     this.taskManagersPrefix = `${this.root}tms/`;
+    this.takeovers = `${this.root}takeovers`;
   }
 
   candidate(jobManagerId: JobManagerId, nonce: string): string {
@@ -87,6 +91,10 @@ export class Keys {
 
   garbage(jobId: JobId, checkpointId: number): string {
     return this.garbagePrefix(jobId) + formatId(checkpointId);
+  }
+
+  history(jobId: JobId): string {
+    return `${this.jobPrefix(jobId)}history`;
   }
 
   result(jobId: JobId): string {

@@ -5,6 +5,7 @@ import { FencedCheckpointIdCounter } from './checkpoint-id-counter.js';
 import { FencedCheckpointPointerStore } from './checkpoint-pointer-store.js';
 import { FencedWriter } from './fencing.js';
 import type { HaStorage } from './ha-storage.js';
+import { FencedJobHistoryStore, FencedTakeoverStore } from './history-stores.js';
 import { FencedJobResultStore } from './job-result-store.js';
 import { FencedJobStore } from './job-store.js';
 import type { Keys } from './keys.js';
@@ -14,10 +15,12 @@ import type {
   CandidateInfo,
   CheckpointIdCounter,
   CheckpointPointerStore,
+  JobHistoryStore,
   JobResultStore,
   JobStore,
   LeaderEpoch,
   Leadership,
+  TakeoverStore,
   TaskManagerInfo,
 } from './services.js';
 import { decodeTaskManager } from './task-manager-registry.js';
@@ -47,6 +50,8 @@ export class ElectedLeadership implements Leadership {
   readonly epoch: LeaderEpoch;
   readonly jobs: JobStore;
   readonly results: JobResultStore;
+  readonly history: JobHistoryStore;
+  readonly takeovers: TakeoverStore;
   readonly #env: Env;
   readonly #deps: LeadershipDeps;
   readonly #options: LeadershipOptions;
@@ -66,6 +71,8 @@ export class ElectedLeadership implements Leadership {
     this.#writer = new FencedWriter(env, kv, { ...options, signal: this.#controller.signal });
     this.jobs = new FencedJobStore(this.#writer, keys, storage);
     this.results = new FencedJobResultStore(this.#writer, keys, storage, env.log);
+    this.history = new FencedJobHistoryStore(this.#writer, keys, storage, env.log);
+    this.takeovers = new FencedTakeoverStore(this.#writer, keys, env.log);
   }
 
   get signal(): AbortSignal {

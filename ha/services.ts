@@ -75,6 +75,8 @@ export interface Leadership {
   publishActive(): Promise<void>;
   readonly jobs: JobStore;
   readonly results: JobResultStore;
+  readonly history: JobHistoryStore;
+  readonly takeovers: TakeoverStore;
   /** Registered TaskManagers (their own leases): the expected set at a takeover. */
   listTaskManagers(): Promise<TaskManagerInfo[]>;
   checkpointPointers(jobId: JobId): CheckpointPointerStore;
@@ -100,12 +102,61 @@ export interface StoredJob {
   readonly submittedAt: number;
 }
 
-/** Attempts of the current generation, recorded before they are deployed. */
+/** The current attempts of a job, recorded before they are deployed: a new leader compares them with what runs. */
 export interface ExecutionRecord {
+  /** Of the latest (re)start; attempts of regions that were not restarted are older, as their ids say. */
   readonly generation: number;
+  /** By attempt id. */
   readonly attempts: Readonly<
-    Record<string, { readonly taskManagerId: TaskManagerId; readonly allocationId: string }>
+    Record<
+      string,
+      {
+        readonly taskManagerId: TaskManagerId;
+        readonly allocationId: string;
+        /** 0-based count of executions of the subtask. */
+        readonly attemptNumber: number;
+      }
+    >
   >;
+}
+
+/**
+ * What people are shown of a job's past under earlier leaders: checkpoint statistics and exceptions, as JSON text
+ * (<= 64 KiB inline after compression, else a file). Written at most once a second; losing the last write costs
+ * nothing but the view.
+ */
+export interface JobHistoryStore {
+  put(jobId: JobId, history: string): Promise<void>;
+  /** `undefined` when there is none or it cannot be read: a view never keeps a job from being recovered. */
+  get(jobId: JobId): Promise<string | undefined>;
+}
+
+/** How one leadership began, for people. Wall-clock ms throughout. */
+export interface TakeoverRecord {
+  readonly epoch: LeaderEpoch;
+  readonly jobManagerId: JobManagerId;
+  /** Who led before; absent for the first leader. */
+  readonly previous?: { readonly epoch: LeaderEpoch; readonly jobManagerId: JobManagerId };
+  /** Why the one before was gone, as far as this process knows: it deposed it (`peer`), or found its key gone. */
+  readonly cause: 'first' | 'peer' | 'gone';
+  /** The predecessor's connection or key was seen to be gone; absent for the first leader. */
+  readonly noticedAt?: number;
+  readonly electedAt: number;
+  /** Jobs, results and TaskManagers were read. */
+  readonly recoveredAt: number;
+  /** ACTIVE was published. */
+  readonly activeAt: number;
+  /** Every job that had run was adopted, restored, or given up; absent until then. */
+  readonly settledAt?: number;
+  readonly jobsAdopted: number;
+  readonly jobsRestored: number;
+  readonly jobsFailed: number;
+}
+
+/** The last 10 takeovers, the newest first. */
+export interface TakeoverStore {
+  put(record: TakeoverRecord): Promise<void>;
+  list(): Promise<TakeoverRecord[]>;
 }
 
 export interface JobStore {

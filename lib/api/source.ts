@@ -34,6 +34,12 @@ export interface SplitEnumerator<SplitT, EnumStateT> {
   handleSplitRequest(subtask: number): void;
   /** Splits of a failed reader that no completed checkpoint covers, in the order they were assigned. */
   addSplitsBack(splits: readonly SplitT[], subtask: number): void;
+  /**
+   * A new leader goes on with running readers: `subtask` was given these splits, in this order, after the snapshot this
+   * enumerator was restored from. They must not be handed out again. Called after `start`, before `addReader`. An
+   * enumerator without it, or one that throws, has its job restored from the checkpoint instead.
+   */
+  adoptSplits?(splits: readonly SplitT[], subtask: number): void;
   snapshotState(checkpointId: number): EnumStateT;
   close(): void | Promise<void>;
 }

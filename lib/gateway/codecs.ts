@@ -310,6 +310,43 @@ export const taskManagerMethods: MethodTable<TaskManagerGateway> = {
     'sendOperatorEvent',
     Type.Object({ jobId, attemptId, operatorId, event: operatorEvent }),
   ),
+  requestInventory: query(
+    'requestInventory',
+    Type.Object({ jobId }),
+    Type.Object({
+      attempts: Type.Array(
+        Type.Object({
+          attemptId,
+          allocationId,
+          slotIndex: Count,
+          state: executionState,
+          failure: Type.Optional(FailureSchema),
+          lastCheckpointId: Count,
+          endOfData: Type.Boolean(),
+          readers: Type.Record(
+            Type.String(),
+            Type.Object({
+              isRegistered: Type.Boolean(),
+              awaitsSplit: Type.Boolean(),
+              noMoreSplits: Type.Boolean(),
+              given: Type.Array(Type.Object({ after: Count, splits: Type.Array(Type.Unknown()) })),
+            }),
+          ),
+        }),
+      ),
+    }),
+  ),
+  adoptTasks: command(
+    'adoptTasks',
+    Type.Object({
+      jobId,
+      allocationId,
+      attemptIds: Type.Array(attemptId),
+      epochLabel: Type.String({ minLength: 1 }),
+      completedCheckpointId: Count,
+      abortedCheckpointId: Count,
+    }),
+  ),
   requestLog: query(
     'requestLog',
     Type.Object({

@@ -50,6 +50,35 @@ export interface SlotReport {
   }[];
 }
 
+/** What the reader of one source operator was given, as its TaskManager saw it pass by. */
+export interface ReaderInventory {
+  readonly isRegistered: boolean;
+  /** It asked for a split and got no answer yet. */
+  readonly awaitsSplit: boolean;
+  readonly noMoreSplits: boolean;
+  /**
+   * Splits it was given, in order. `after`: the last checkpoint triggered at the attempt before they came (0, or the
+   * one it was restored from): a checkpoint above `after` covers them, one at or below it does not.
+   */
+  readonly given: readonly { readonly after: number; readonly splits: readonly unknown[] }[];
+}
+
+/** One attempt a TaskManager holds: what a new leader needs to go on with it instead of restarting it. */
+export interface AttemptInventory {
+  readonly attemptId: AttemptId;
+  readonly allocationId: AllocationId;
+  readonly slotIndex: number;
+  readonly state: ExecutionState;
+  /** With FAILED. */
+  readonly failure?: Failure;
+  /** The highest checkpoint it acknowledged or was restored from; 0 when there is none. */
+  readonly lastCheckpointId: number;
+  /** It has processed all its input and waits for a final checkpoint. */
+  readonly endOfData: boolean;
+  /** By source operator of the attempt. */
+  readonly readers: Readonly<Record<OperatorId, ReaderInventory>>;
+}
+
 // ---- JobManager -> TaskManager -----------------------------------------------------------------
 
 export interface TaskManagerGateway {
@@ -91,6 +120,27 @@ export interface TaskManagerGateway {
     attemptId: AttemptId;
     operatorId: OperatorId;
     event: OperatorEvent;
+  }): Promise<void>;
+  /**
+   * What this TaskManager holds of a job, all of it taken at one moment: what it reports on the same stream after the
+   * answer happened later.
+   */
+  requestInventory(request: {
+    jobId: JobId;
+  }): Promise<{ readonly attempts: readonly AttemptInventory[] }>;
+  /**
+   * The tasks of a slot go on under this leader. Resolves when the slot's thread has done, in this order: snapshots go
+   * to directories of `epochLabel` from now on; checkpoints up to `abortedCheckpointId` are aborted, their barriers
+   * dropped when they arrive; `completedCheckpointId` (0: none) is complete, which repeats a notification that may have
+   * been lost. CONFLICT when the slot does not run exactly these attempts (ended ones included).
+   */
+  adoptTasks(request: {
+    jobId: JobId;
+    allocationId: AllocationId;
+    attemptIds: readonly AttemptId[];
+    epochLabel: string;
+    completedCheckpointId: number;
+    abortedCheckpointId: number;
   }): Promise<void>;
   /** Lines of the TaskManager's log, newest last; `jobId` filters to a job's lines. */
   requestLog(request: {

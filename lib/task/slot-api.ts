@@ -27,13 +27,21 @@ export type SlotCommand =
       readonly attemptIds: readonly AttemptId[];
       readonly checkpointId: number;
     }
-  /** Answered by `operatorEventTaken` with the same `ticket`. */
+  /** Answered by `taken` with the same `ticket`. */
   | {
       readonly kind: 'operatorEvent';
       readonly ticket: number;
       readonly attemptId: AttemptId;
       readonly operatorId: OperatorId;
       readonly event: OperatorEvent;
+    }
+  /** A new leader goes on with the tasks (see TaskManagerGateway.adoptTasks). Answered by `taken` with the same `ticket`. */
+  | {
+      readonly kind: 'adopt';
+      readonly ticket: number;
+      readonly epochLabel: string;
+      readonly completedCheckpointId: number;
+      readonly abortedCheckpointId: number;
     }
   /** Ask every task to stop; `closed` follows when all are. */
   | { readonly kind: 'cancel' };
@@ -69,7 +77,7 @@ export type SlotReportMessage =
       readonly operatorId: OperatorId;
       readonly event: OperatorEvent;
     }
-  | { readonly kind: 'operatorEventTaken'; readonly ticket: number }
+  | { readonly kind: 'taken'; readonly ticket: number }
   | { readonly kind: 'metrics'; readonly tasks: readonly TaskMetrics[] }
   /** Every task ended; the thread may go. */
   | { readonly kind: 'closed' };

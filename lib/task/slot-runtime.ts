@@ -119,7 +119,7 @@ export class SlotRuntime implements TaskHost {
     );
     for (const task of tasks) task.command(command);
     if (tasks.length === 0 && command.kind === 'operatorEvent') {
-      this.ports.report({ kind: 'operatorEventTaken', ticket: command.ticket });
+      this.ports.report({ kind: 'taken', ticket: command.ticket });
     }
   }
 

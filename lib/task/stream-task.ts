@@ -398,7 +398,7 @@ export class StreamTask implements DirectConsumer, InputSink {
       chain.guard(node, () => operator.handleOperatorEvent(command.event));
       this.#wakeUp();
     }
-    this.#host.ports.report({ kind: 'operatorEventTaken', ticket: command.ticket });
+    this.#host.ports.report({ kind: 'taken', ticket: command.ticket });
   }
 
   // ---- End of data ----------------------------------------------------------------------------

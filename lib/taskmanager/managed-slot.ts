@@ -145,7 +145,7 @@ export class ManagedSlot {
 
   #onReport(report: SlotReportMessage): void {
     if (this.#isEnded) return;
-    if (report.kind === 'operatorEventTaken') {
+    if (report.kind === 'taken') {
       this.#tickets.get(report.ticket)?.resolve();
       this.#tickets.delete(report.ticket);
       return;

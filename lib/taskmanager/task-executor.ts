@@ -304,7 +304,7 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
       case 'metrics':
         for (const metrics of report.tasks) this.#metrics.set(metrics.attemptId, metrics);
         return;
-      case 'operatorEventTaken':
+      case 'taken':
       case 'closed':
         return; // ManagedSlot and the runner deal with these.
     }

@@ -30,6 +30,13 @@ export type CoordinatorCommand =
       readonly subtask: number;
       readonly splits: readonly unknown[];
     }
+  /** Comes before `addReader` of that subtask; answered by `failed` when the enumerator cannot. */
+  | {
+      readonly kind: 'adoptSplits';
+      readonly operatorId: OperatorId;
+      readonly subtask: number;
+      readonly splits: readonly unknown[];
+    }
   | { readonly kind: 'snapshot'; readonly operatorId: OperatorId; readonly checkpointId: number };
 
 /** In the order things happened in the enumerator: an assignment before a snapshot comes before it. */

@@ -176,7 +176,8 @@ export class JobRecovery {
       for (const { current } of execution.vertices) {
         if (current?.location === undefined) continue;
         const { taskManagerId, allocationId } = current.location;
-        attempts[current.attemptId] = { taskManagerId, allocationId };
+        const { attemptNumber } = current;
+        attempts[current.attemptId] = { taskManagerId, allocationId, attemptNumber };
       }
       const { generation } = execution;
       try {

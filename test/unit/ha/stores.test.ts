@@ -104,7 +104,7 @@ t.test('the attempts of a generation are recorded and replaced', async (t) => {
   );
   await leadership.jobs.put(job());
   t.equal(await leadership.jobs.getExecution(jobId), undefined);
-  const attempt = { taskManagerId: 'tm' as TaskManagerId, allocationId: 'al' };
+  const attempt = { taskManagerId: 'tm' as TaskManagerId, allocationId: 'al', attemptNumber: 2 };
   await Promise.all([
     leadership.jobs.putExecution(jobId, { generation: 0, attempts: {} }),
     leadership.jobs.putExecution(jobId, { generation: 1, attempts: { x_0: attempt } }),

@@ -420,7 +420,7 @@ t.test(
         event: { kind: 'noMoreSplits' },
       });
     const answered = (ticket: number): boolean =>
-      c.reports.some((r) => r.kind === 'operatorEventTaken' && r.ticket === ticket);
+      c.reports.some((r) => r.kind === 'taken' && r.ticket === ticket);
     event(1);
     t.notOk(answered(1), 'not before the reader is open');
     await c.runUntil(() => answered(1));

@@ -391,7 +391,7 @@ t.test('what the tasks say reaches the leader, and its commands the right slot',
     { kind: 'checkpointAborted', attemptIds: [first], checkpointId: 7 },
     { kind: 'operatorEvent', ticket: 1, attemptId: second, operatorId, event },
   ]);
-  slot.events.onReport({ kind: 'operatorEventTaken', ticket: 1 });
+  slot.events.onReport({ kind: 'taken', ticket: 1 });
   await t.resolves(taken);
   const ack = {
     attemptId: first,
