@@ -24,6 +24,8 @@ export interface EtcdMemberSpec {
   readonly host: string;
   readonly clientPort: number;
   readonly peerPort: number;
+  /** Where the other members reach it, when something lies between. Default: `peerPort`. */
+  readonly advertisedPeerPort?: number;
   /** Created when missing; a member started again on the same directory keeps its data and identity. */
   readonly dataDir: string;
   /** Appended to; etcd's own log. */
@@ -44,13 +46,14 @@ export function etcdArguments(
   clusterToken: string,
   timing: EtcdTiming = localEtcdTiming,
 ): string[] {
-  const peerUrl = (m: EtcdMemberSpec): string => `http://${m.host}:${m.peerPort}`;
+  const peerUrl = (m: EtcdMemberSpec): string =>
+    `http://${m.host}:${m.advertisedPeerPort ?? m.peerPort}`;
   const options: Record<string, string> = {
     name: member.name,
     'data-dir': member.dataDir,
     'listen-client-urls': etcdClientUrl(member),
     'advertise-client-urls': etcdClientUrl(member),
-    'listen-peer-urls': peerUrl(member),
+    'listen-peer-urls': `http://${member.host}:${member.peerPort}`,
     'initial-advertise-peer-urls': peerUrl(member),
     'initial-cluster': cluster.map((m) => `${m.name}=${peerUrl(m)}`).join(','),
     'initial-cluster-token': clusterToken,

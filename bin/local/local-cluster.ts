@@ -44,11 +44,24 @@ export interface LocalClusterOptions {
   readonly taskManagers: number;
   readonly slotsPerTaskManager: number;
   /** Own members to start, or the client URLs of an etcd that runs already. */
-  readonly etcd: { readonly members: number } | { readonly endpoints: readonly string[] };
+  readonly etcd:
+    | {
+        readonly members: number;
+        /** Ports by member; default: free ones. Given by drills, whose proxies must know them beforehand. */
+        readonly ports?: readonly EtcdPorts[];
+      }
+    | { readonly endpoints: readonly string[] };
   /** `key: value` settings for every process; they win over the cluster's own. */
   readonly settings: Readonly<Record<string, string>>;
   /** More environment for every process of ours (fault points of drills). */
   readonly environment?: Readonly<Record<string, string>>;
+}
+
+export interface EtcdPorts {
+  readonly client: number;
+  readonly peer: number;
+  /** Where the other members reach this one. Default: `peer`. */
+  readonly advertisedPeer?: number;
 }
 
 interface ClusterState {
@@ -369,15 +382,18 @@ export class LocalCluster {
 
 async function planCluster(directory: string, options: LocalClusterOptions): Promise<ClusterState> {
   const members = 'members' in options.etcd ? options.etcd.members : 0;
+  const etcdPorts = 'members' in options.etcd ? (options.etcd.ports ?? []) : [];
   const ports = await findFreePorts(2 * members + options.jobManagers);
   const take = (): number => ports.pop() ?? 0;
   const etcdMembers = Array.from({ length: members }, (_, i): EtcdMemberSpec => {
     const name = `etcd-${String(i + 1)}`;
+    const given = etcdPorts[i];
     return {
       name,
       host: '127.0.0.1',
-      clientPort: take(),
-      peerPort: take(),
+      clientPort: given?.client ?? take(),
+      peerPort: given?.peer ?? take(),
+      ...(given?.advertisedPeer !== undefined && { advertisedPeerPort: given.advertisedPeer }),
       dataDir: join(directory, 'etcd', name),
       logFile: join(directory, 'logs', `${name}.out`),
     };
