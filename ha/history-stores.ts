@@ -5,7 +5,7 @@ import type { FencedWriter } from './fencing.js';
 import type { HaStorage } from './ha-storage.js';
 import { jobExists, jobFolder } from './job-store.js';
 import type { Keys } from './keys.js';
-import { decodeText, encodeText } from './kv-store.js';
+import { decodeText, encodeText, type KvEntry } from './kv-store.js';
 import type { JobHistoryStore, TakeoverRecord, TakeoverStore } from './services.js';
 import { decodeValue, encodeValue, packBytes, unpackBytes } from './values.js';
 
@@ -73,14 +73,18 @@ export class FencedTakeoverStore implements TakeoverStore {
   }
 
   async list(): Promise<TakeoverRecord[]> {
-    const entry = await this.#writer.readOne(this.#keys.takeovers);
-    if (entry === undefined) return [];
-    try {
-      const { takeovers } = decodeValue(entry).raw;
-      return Array.isArray(takeovers) ? (takeovers as TakeoverRecord[]) : [];
-    } catch (err) {
-      this.#log.warn({ err }, 'the list of takeovers cannot be read and begins anew');
-      return [];
-    }
+    return decodeTakeovers(this.#log, await this.#writer.readOne(this.#keys.takeovers));
+  }
+}
+
+/** None, when there are none or they cannot be read. */
+export function decodeTakeovers(log: Logger, entry: KvEntry | undefined): TakeoverRecord[] {
+  if (entry === undefined) return [];
+  try {
+    const { takeovers } = decodeValue(entry).raw;
+    return Array.isArray(takeovers) ? (takeovers as TakeoverRecord[]) : [];
+  } catch (err) {
+    log.warn({ err }, 'the list of takeovers cannot be read and begins anew');
+    return [];
   }
 }

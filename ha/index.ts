@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { childEnv, type Env } from '../lib/base/env.js';
 import { hasCode, MillraceError } from '../lib/base/errors.js';
 import { openClusterIdentity, raiseEra } from './cluster-identity.js';
+import { decodeTakeovers } from './history-stores.js';
 import { FileHaStorage, MemoryHaStorage } from './ha-storage.js';
 import { Keys } from './keys.js';
 import { prefixEnd, type KvStore } from './kv-store.js';
@@ -85,6 +86,9 @@ export async function createHighAvailability(
     probe: async () => {
       await kv.get(keys.leader);
     },
+    candidates: () =>
+      (watch.state?.candidates ?? []).flatMap(({ info }) => (info === undefined ? [] : [info])),
+    takeovers: async (call) => decodeTakeovers(haEnv.log, await kv.get(keys.takeovers, call)),
     close: () => watch.close(),
   };
 }

@@ -276,6 +276,7 @@ export class KvLeaderElection implements LeaderElection {
         this.#machine.state === 'LEADING' &&
         this.#machine.round === round &&
         candidacy.keeper.isValid(),
+      leaseSlackMs: () => candidacy.keeper.validUntil - this.#env.clock.now(),
       onLost: () => {
         this.#step({ type: 'candidateGone', round });
       },

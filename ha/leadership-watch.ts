@@ -11,7 +11,7 @@ import type { JobManagerId } from '../lib/base/ids.js';
 import type { Closeable } from '../lib/base/lifecycle.js';
 import type { Keys } from './keys.js';
 import type { KvEntry, KvStore } from './kv-store.js';
-import type { CandidateInfo, LeaderEpoch, LeaderInfo } from './services.js';
+import type { CandidateInfo, CandidateView, LeaderEpoch, LeaderInfo } from './services.js';
 import { StateWatch, type PrefixState } from './state-watch.js';
 import { decodeValue, encodeValue, type ValueReader } from './values.js';
 
@@ -19,6 +19,8 @@ export interface Candidate {
   readonly key: string;
   /** Place in the queue: the lowest is, or may become, the leader. */
   readonly createRevision: number;
+  /** `undefined` when its value cannot be read. */
+  readonly info: CandidateView | undefined;
 }
 
 export interface LeadershipState {
@@ -48,8 +50,8 @@ function parseLeadership(
   const queue = [...candidates.entries.values()].sort(
     (a, b) => a.createRevision - b.createRevision,
   );
-  const first = queue[0];
-  const fromCandidate = first && tryDecode(first, decodeCandidate);
+  const views = queue.map((entry) => tryDecode(entry, decodeCandidate));
+  const fromCandidate: LeaderInfo | undefined = views[0] && { ...views[0], state: 'RECOVERING' };
   const record = recordEntry && tryDecode(recordEntry, decodeLeader);
   const isRecordCurrent =
     fromCandidate !== undefined &&
@@ -57,7 +59,11 @@ function parseLeadership(
     record.epoch.revision === fromCandidate.epoch.revision;
   return {
     revision: candidates.revision,
-    candidates: queue.map(({ key, createRevision }) => ({ key, createRevision })),
+    candidates: queue.map(({ key, createRevision }, i) => ({
+      key,
+      createRevision,
+      info: views[i],
+    })),
     leader: isRecordCurrent ? record : fromCandidate,
     isRecordCurrent,
   };
@@ -128,9 +134,9 @@ export class LeadershipWatch implements Closeable {
   }
 }
 
-function decodeCandidate(fields: ValueReader, entry: KvEntry): LeaderInfo {
+function decodeCandidate(fields: ValueReader, entry: KvEntry): CandidateView {
   const epoch: LeaderEpoch = { era: fields.integer('era'), revision: entry.createRevision };
-  return { ...decodeAddresses(fields), epoch, state: 'RECOVERING' };
+  return { ...decodeAddresses(fields), epoch };
 }
 
 function decodeLeader(fields: ValueReader): LeaderInfo {
@@ -151,10 +157,10 @@ function decodeAddresses(fields: ValueReader): Omit<LeaderInfo, 'epoch' | 'state
   };
 }
 
-function tryDecode(
+function tryDecode<T>(
   entry: KvEntry,
-  decode: (fields: ValueReader, entry: KvEntry) => LeaderInfo,
-): LeaderInfo | undefined {
+  decode: (fields: ValueReader, entry: KvEntry) => T,
+): T | undefined {
   try {
     return decode(decodeValue(entry), entry);
   } catch {

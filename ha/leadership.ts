@@ -38,6 +38,7 @@ export interface LeadershipOptions {
   readonly candidateKey: string;
   readonly leaseId: LeaseId;
   readonly mayAct: () => boolean;
+  readonly leaseSlackMs: () => number;
   readonly onLost: () => void;
   readonly outcomeTimeoutMs: number;
 }
@@ -81,6 +82,10 @@ export class ElectedLeadership implements Leadership {
 
   mayAct(): boolean {
     return !this.signal.aborted && this.#options.mayAct();
+  }
+
+  leaseSlackMs(): number {
+    return this.#options.leaseSlackMs();
   }
 
   async publishActive(): Promise<void> {

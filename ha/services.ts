@@ -71,7 +71,15 @@ export interface Leadership {
   readonly signal: AbortSignal;
   /** True while the local lease deadline has not passed; asked before every RPC and every batch of effects. */
   mayAct(): boolean;
-  /** Publishes state ACTIVE under the leader key. */
+  /**
+   * Ms until the local lease deadline; negative when it passed. What is left of it bounds how long etcd may be silent
+   * before this leader suspends itself.
+   */
+  leaseSlackMs(): number;
+  /**
+   * Publishes state ACTIVE under the leader key. Resolves as well when etcd has no space left: the record follows as
+   * soon as it has, and observers find this leader by its candidate key until then.
+   */
   publishActive(): Promise<void>;
   readonly jobs: JobStore;
   readonly results: JobResultStore;
@@ -232,6 +240,36 @@ export interface TaskManagerRegistration extends Closeable {
   readonly registered: boolean;
 }
 
+/** A candidate of the election queue, the leader first. */
+export interface CandidateView extends CandidateInfo {
+  /** The epoch it leads in, or would. */
+  readonly epoch: LeaderEpoch;
+  /** Wall-clock ms at which its process began to stand. */
+  readonly since: number;
+}
+
+/** One member of the store, as it answers now. */
+export interface StoreMember {
+  readonly endpoint: string;
+  /** It answers, sees a leader, raises no alarm and reads linearizably. */
+  readonly isHealthy: boolean;
+  /** Empty when it does not answer; so are the other texts. */
+  readonly version: string;
+  /** Decimal. */
+  readonly memberId: string;
+  readonly isLeader: boolean;
+  /** Bytes of its database file; 0 when it does not answer. */
+  readonly dbSizeBytes: number;
+  /** Bytes of it in use: what is left after a defragmentation. */
+  readonly dbSizeInUseBytes: number;
+  /** Ms until its status and a linearizable read were answered. */
+  readonly latencyMs: number;
+  /** Such as `NOSPACE` or `CORRUPT`. */
+  readonly alarms: readonly string[];
+  /** Why it is not healthy, one sentence. */
+  readonly error?: string;
+}
+
 export interface HighAvailability extends Closeable {
   /** Random, created with the cluster; part of every storage path. */
   readonly clusterUid: string;
@@ -240,4 +278,10 @@ export interface HighAvailability extends Closeable {
   registerTaskManager(info: TaskManagerInfo): Promise<TaskManagerRegistration>;
   /** Resolves when a linearizable read was answered; ETCD_UNAVAILABLE when none was in time. */
   probe(): Promise<void>;
+  /** The queue as last seen, ascending by epoch: the leader and its standbys. Empty before it was read. */
+  candidates(): readonly CandidateView[];
+  /** Asks every member of the store, each within 2 s; never rejects. Absent where the store is in memory. */
+  storeHealth?(): Promise<StoreMember[]>;
+  /** The last takeovers, the newest first, for people: read without leading. ETCD_UNAVAILABLE when not answered in time. */
+  takeovers(options?: { readonly timeoutMs?: number }): Promise<TakeoverRecord[]>;
 }

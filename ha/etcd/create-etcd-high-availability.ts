@@ -22,6 +22,7 @@ export async function createEtcdHighAvailability(
     const ha = await createHighAvailability(env, kv, options);
     return {
       ...ha,
+      storeHealth: () => kv.members(),
       close: async () => {
         await ha.close();
         await kv.close();

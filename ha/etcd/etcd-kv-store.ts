@@ -21,9 +21,11 @@ import {
   type WatchListener,
   type WatchRequest,
 } from '../kv-store.js';
+import type { StoreMember } from '../services.js';
 import { classify, refused, unavailable, unknownOutcome } from './etcd-errors.js';
 import { EtcdMember, type EtcdTls } from './etcd-member.js';
 import { EtcdWatch } from './etcd-watch.js';
+import { describeMember, silentMember } from './store-health.js';
 
 export interface EtcdKvStoreOptions {
   /** Client URLs of the members, all `http://` or all `https://`. */
@@ -47,6 +49,9 @@ type Effect = 'read' | 'write';
 
 const pauseBetweenRoundsMs = 100;
 const watchOpenTimeoutMs = 2_000;
+const healthTimeoutMs = 2_000;
+/** Read to see whether a member reads linearizably; need not exist. */
+const healthKey = 'health';
 
 export class EtcdKvStore implements KvStore {
   readonly description: string;
@@ -139,6 +144,33 @@ export class EtcdKvStore implements KvStore {
 
   timeToLive(leaseId: LeaseId, options?: CallOptions): Promise<number | undefined> {
     return this.#call('read', options, (member, ms) => member.timeToLive(leaseId, ms));
+  }
+
+  /** How each member answers now, in the order of the endpoints, each within 2 s; never rejects. */
+  members(): Promise<StoreMember[]> {
+    const asked = this.#endpoints.map((endpoint) => {
+      const ranked = this.#members.find(({ member }) => member.endpoint === endpoint)!;
+      return this.#track(() => this.#ask(ranked.member));
+    });
+    return Promise.all(asked);
+  }
+
+  async #ask(member: EtcdMember): Promise<StoreMember> {
+    const { clock } = this.#env;
+    const began = clock.now();
+    const latency = (): number => Math.round((clock.now() - began) * 10) / 10;
+    try {
+      const [status] = await Promise.all([
+        member.status(healthTimeoutMs),
+        member.range({ key: healthKey }, healthTimeoutMs).catch((error: unknown) => {
+          // Refused for want of permission, which is an answer of a working etcd.
+          if (classify(error) !== 'rejected') throw error;
+        }),
+      ]);
+      return describeMember(member.endpoint, status, latency());
+    } catch (error) {
+      return silentMember(member.endpoint, error, latency());
+    }
   }
 
   close(): Promise<void> {

@@ -8,6 +8,7 @@ import {
   Etcd3,
   type IDuplexStream,
   type IOptions,
+  type IStatusResponse,
   type IWatchRequest,
   type IWatchResponse,
 } from 'etcd3';
@@ -131,6 +132,10 @@ export class EtcdMember {
     } finally {
       endStream(stream);
     }
+  }
+
+  status(timeoutMs: number): Promise<IStatusResponse> {
+    return this.#lease.maintenance.status(this.#within(timeoutMs));
   }
 
   /** Opens a stream for one watch; the caller ends it with `endStream`. */
