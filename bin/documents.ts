@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { renderMarkdown, renderYaml } from '../config/documents.js';
 import { errorCodes } from '../lib/base/error-codes.js';
 import { metricsReference } from '../lib/metrics/metrics-reference.js';
-import { routes } from '../lib/rest/routes.js';
+import { localRoutes, routes } from '../lib/rest/routes.js';
 import { exitCodes } from './exit-codes.js';
 
 const retryText = {
@@ -45,14 +45,14 @@ function renderRest(): string {
     '# REST',
     '',
     'Generated from `lib/rest/routes.ts` by `npm run docs`. Paths and field names are Flink’s. Every path is served as it',
-    'stands and under `/v1`, by every JobManager; a standby forwards to the leader. Without a leader the answer is 503',
-    'with `Retry-After`. An error is `{"errors": [...], "code": ..., "retry": ...}` with a code of',
+    'stands and under `/v1`, by every JobManager; a standby forwards to the leader all but the first rows, which each',
+    'answers itself. Without a leader the answer is 503 with `Retry-After`. An error is `{"errors": [...], "code": ..., "retry": ...}` with a code of',
     '[errors](errors.md). With `rest.token` set every request carries `Authorization: Bearer TOKEN`.',
     '',
     '| method | path | query | does |',
     '|---|---|---|---|',
   ];
-  for (const { method, path, query, summary } of routes) {
+  for (const { method, path, query, summary } of [...localRoutes, ...routes]) {
     const names = (query ?? []).map((name) => `\`${name}\``).join(', ');
     lines.push(`| ${method} | \`${path}\` | ${names} | ${summary} |`);
   }

@@ -71,6 +71,11 @@ async function start(context: ProcessContext): Promise<Closeable> {
     ...(token !== undefined && { token }),
     leader: () => manager.leader(),
     gateway: () => manager.gateway(),
+    ha: {
+      services: ha,
+      jobManagerId: () => manager.candidate?.jobManagerId,
+      own: () => manager.own(),
+    },
     web: {
       version,
       clusterId: config.get(options.highAvailabilityClusterId),

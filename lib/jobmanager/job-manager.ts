@@ -60,6 +60,7 @@ export class JobManager implements LeaderContender, Closeable {
   #election: LeaderElection | undefined;
   #retrieval: LeaderRetrieval | undefined;
   #session: LeaderSession | undefined;
+  #candidate: CandidateInfo | undefined;
   #closed: Promise<void> | undefined;
 
   constructor(env: Env, deps: JobManagerDeps, options: JobManagerOptions) {
@@ -71,6 +72,7 @@ export class JobManager implements LeaderContender, Closeable {
   /** Campaigns from now on. `candidate` carries the bound addresses of both servers. */
   start(candidate: CandidateInfo): void {
     prepareForTakeover();
+    this.#candidate = candidate;
     this.#retrieval = this.#deps.ha.leaderRetrieval();
     this.#election = this.#deps.ha.createElection(candidate);
     this.#election.start(this);
@@ -84,6 +86,19 @@ export class JobManager implements LeaderContender, Closeable {
   /** Who leads, as far as this process knows. */
   leader(): LeaderInfo | undefined {
     return this.#retrieval?.current();
+  }
+
+  /** Undefined before `start`. */
+  get candidate(): CandidateInfo | undefined {
+    return this.#candidate;
+  }
+
+  /** This process's own leadership, while it has one: it knows before etcd does that it is suspended. */
+  own(): { readonly leader: LeaderInfo; readonly leaseSlackMs: number } | undefined {
+    const standing = this.#session?.standing();
+    if (standing === undefined || this.#candidate === undefined) return undefined;
+    const { leaseSlackMs, ...leader } = standing;
+    return { leader: { ...this.#candidate, ...leader }, leaseSlackMs };
   }
 
   /** Resigns: a standby takes over within milliseconds, running tasks go on until it does. */
@@ -148,6 +163,7 @@ class LeaderSession implements Closeable {
   readonly #closing = new AbortController();
   #resources: ResourceManager | undefined;
   #dispatcher: Dispatcher | undefined;
+  readonly #since: number;
   #isRecovered = false;
   #started: Promise<void> = Promise.resolve();
 
@@ -156,8 +172,20 @@ class LeaderSession implements Closeable {
     this.#env = { ...env, log: env.log.child({ epoch }) };
     this.#log = this.#env.log.child({ component: 'job-manager' });
     this.#leadership = leadership;
+    this.#since = env.clock.wallTime();
     this.#deps = deps;
     this.#options = options;
+  }
+
+  standing(): Pick<LeaderInfo, 'epoch' | 'state' | 'since'> & { readonly leaseSlackMs: number } {
+    const leadership = this.#leadership;
+    const state = this.#isRecovered ? 'ACTIVE' : 'RECOVERING';
+    return {
+      epoch: leadership.epoch,
+      state: leadership.mayAct() ? state : 'SUSPENDED',
+      since: this.#since,
+      leaseSlackMs: leadership.leaseSlackMs(),
+    };
   }
 
   gateway(): ClientGateway | undefined {

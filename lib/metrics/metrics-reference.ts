@@ -17,9 +17,10 @@ export function metricsReference(): string {
   const lines = [
     '# Metrics',
     '',
-    '`GET /metrics` on any JobManager gives them in the Prometheus text format. Names are Flink’s wherever Flink has the',
-    'metric. Generated from `lib/metrics/metric-names.ts`. Metrics user functions register appear under',
-    `\`${metricScopes.task.prefix}<name>\` with the labels of their task.`,
+    '`GET /metrics` gives them in the Prometheus text format; scrape every JobManager. Each gives the metrics of its own',
+    'process; the leader also those of the cluster, its jobs and tasks (`?scope=cluster` asks a standby for the leader’s).',
+    'Names are Flink’s wherever Flink has the metric. Generated from `lib/metrics/metric-names.ts`. Metrics user functions',
+    `register appear under \`${metricScopes.task.prefix}<name>\` with the labels of their task.`,
     '',
   ];
   for (const scope of Object.keys(titles) as MetricScope[]) {

@@ -1,7 +1,7 @@
-import type { Route } from './routes.js';
+import type { RouteInfo } from './routes.js';
 
 /** A small OpenAPI 3.1 document of the routes: paths, parameters and sentences, no schemas. */
-export function openApi(routes: readonly Route[], version: string): Record<string, unknown> {
+export function openApi(routes: readonly RouteInfo[], version: string): Record<string, unknown> {
   const paths: Record<string, Record<string, unknown>> = {};
   for (const route of routes) {
     const names = [...route.path.matchAll(/:(\w+)/g)].map((match) => match[1] ?? '');

@@ -19,6 +19,7 @@ import type {
 } from '../gateway/client-gateway.js';
 import type { JobStatus } from '../gateway/job-status.js';
 import type { LeaderInfo } from '../../ha/services.js';
+import type { HaView } from './ha-view.js';
 import { disconnected, type ErrorBody } from './rest-errors.js';
 import type {
   CheckpointConfigView,
@@ -211,9 +212,18 @@ export class RestClient {
     return text === '' ? [] : text.replace(/\n$/, '').split('\n');
   }
 
-  /** Prometheus text. */
+  /** Of the cluster, its jobs and tasks: Prometheus text. */
   metrics(options?: RestCallOptions): Promise<string> {
-    return this.#ask({ method: 'GET', path: '/metrics', ...(options && { options }) });
+    return this.#ask({
+      method: 'GET',
+      path: '/metrics?scope=cluster',
+      ...(options && { options }),
+    });
+  }
+
+  /** As the JobManager sees it that answers first, leader or not. */
+  ha(options?: RestCallOptions): Promise<HaView> {
+    return this.#get('/ha', options);
   }
 
   leader(options?: RestCallOptions): Promise<LeaderInfo> {

@@ -3,19 +3,25 @@
  * on to the leader and never answers 404 for what only the leader knows; while nobody leads the answer is
  * 503 with what is going on.
  */
+import { Readable } from 'node:stream';
 import multipart from '@fastify/multipart';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
-import type { LeaderInfo } from '../../ha/services.js';
+import type { HighAvailability, LeaderInfo } from '../../ha/services.js';
 import { childEnv, type Env } from '../base/env.js';
 import { hasCode, MillraceError } from '../base/errors.js';
 import type { Closeable } from '../base/lifecycle.js';
+import type { MetricSample } from '../base/metrics.js';
 import type { ClientGateway } from '../gateway/client-gateway.js';
+import { formatPrometheus, prometheusContentType } from '../metrics/prometheus.js';
 import { checkAccess, checkBinding } from './access.js';
+import { createProcessMetrics } from './ha-metrics.js';
+import { HaObserver, type OwnLeadership } from './ha-observer.js';
+import type { HaView } from './ha-view.js';
 import { bundleLimitBytes, graphLimitBytes, readJobUpload } from './job-upload.js';
 import { openApi } from './openapi.js';
 import { statusOf, toErrorBody } from './rest-errors.js';
 import { forwardedHeader, RestForwarder } from './rest-forwarder.js';
-import { routes, type RestAnswer, type Route } from './routes.js';
+import { localRoutes, routes, type RestAnswer, type Route } from './routes.js';
 import type { WebConfig } from './views.js';
 
 export interface RestServerOptions {
@@ -30,6 +36,14 @@ export interface RestServerOptions {
   /** The Dispatcher, while this process leads and may act. */
   readonly gateway: () => ClientGateway | undefined;
   readonly web: WebConfig;
+  /** For `/ha` and the metrics of this process. Absent: `/ha` is not served. */
+  readonly ha?: {
+    readonly services: HighAvailability;
+    /** Undefined before it stands for election. */
+    readonly jobManagerId: () => string | undefined;
+    /** Undefined while this process does not lead. */
+    readonly own: () => OwnLeadership | undefined;
+  };
   /** Longest wait of a standby for the leader's answer. Default 30 s. */
   readonly forwardTimeoutMs?: number;
 }
@@ -56,12 +70,16 @@ class FastifyRestServer implements RestServer {
   readonly #options: RestServerOptions;
   readonly #app: FastifyInstance;
   readonly #forwarder: RestForwarder;
+  readonly #observer: HaObserver | undefined;
+  readonly #processMetrics: () => Promise<MetricSample[]>;
   #closing: Promise<void> | undefined;
 
   constructor(env: Env, options: RestServerOptions) {
     this.#env = env;
     this.#options = options;
     this.#forwarder = new RestForwarder(options.forwardTimeoutMs ?? 30_000);
+    this.#observer = options.ha && createObserver(env, options, options.ha);
+    this.#processMetrics = createProcessMetrics(options.ha?.own, this.#observer);
     this.#app = fastify({
       bodyLimit: uploadLimitBytes,
       forceCloseConnections: true,
@@ -144,7 +162,9 @@ class FastifyRestServer implements RestServer {
       if (leader === undefined) throw this.#noLeader();
       return leader;
     });
-    const document = openApi(routes, this.#options.web.version);
+    app.get(`${prefix}/ha`, (request) => this.#ha(request));
+    app.get(`${prefix}/metrics`, (request, reply) => this.#metrics(request, reply));
+    const document = openApi([...localRoutes, ...routes], this.#options.web.version);
     app.get(`${prefix}/openapi.json`, async () => document);
     for (const route of routes) {
       app.route({
@@ -155,6 +175,32 @@ class FastifyRestServer implements RestServer {
     }
   }
 
+  async #ha(request: FastifyRequest): Promise<HaView> {
+    if (this.#observer === undefined) throw notServed(request);
+    if (request.headers[forwardedHeader] !== undefined) return this.#observer.view();
+    const { authorization } = request.headers;
+    return this.#observer.view(async (address, signal) => {
+      const answer = await this.#forwarder.forward(address, {
+        method: 'GET',
+        path: '/ha',
+        headers: authorization === undefined ? {} : { authorization },
+        body: undefined,
+        signal,
+      });
+      return (await new Response(Readable.toWeb(answer.body) as ReadableStream).json()) as HaView;
+    });
+  }
+
+  /** A standby shows its own process, for whoever watches every JobManager, and the cluster only when asked for. */
+  async #metrics(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+    const gateway = this.#options.gateway();
+    const { scope } = singleValues(request.query);
+    if (gateway === undefined && scope === 'cluster') return this.#forward(request, reply);
+    const samples = gateway === undefined ? this.#env.metrics.samples() : await gateway.metrics();
+    const all = [...samples, ...(await this.#processMetrics())];
+    return reply.type(prometheusContentType).send(formatPrometheus(all));
+  }
+
   /** @param route undefined: this version knows none; the leader's may. */
   async #handle(
     route: Route | undefined,
@@ -163,12 +209,7 @@ class FastifyRestServer implements RestServer {
   ): Promise<FastifyReply> {
     const gateway = this.#options.gateway();
     if (gateway === undefined) return this.#forward(request, reply);
-    if (route === undefined) {
-      throw new MillraceError(
-        'NOT_FOUND',
-        `there is no ${request.method} ${request.url}; /openapi.json lists what there is`,
-      );
-    }
+    if (route === undefined) throw notServed(request);
     const answer: RestAnswer = await route.handle({
       gateway,
       params: request.params as Record<string, string>,
@@ -229,6 +270,23 @@ class FastifyRestServer implements RestServer {
               : `leadership is moving; ${leader.jobManagerId} led last`;
     return new MillraceError('NO_LEADER', situation, { ...(cause !== undefined && { cause }) });
   }
+}
+
+function createObserver(
+  env: Env,
+  options: RestServerOptions,
+  ha: NonNullable<RestServerOptions['ha']>,
+): HaObserver {
+  const { leader, web } = options;
+  const { services, jobManagerId, own } = ha;
+  return new HaObserver(env, { ha: services, clusterId: web.clusterId, jobManagerId, leader, own });
+}
+
+function notServed({ method, url }: FastifyRequest): MillraceError {
+  return new MillraceError(
+    'NOT_FOUND',
+    `there is no ${method} ${url}; /openapi.json lists what there is`,
+  );
 }
 
 /** Of a parameter that is given twice, the first. */

@@ -10,7 +10,6 @@ import type {
   JobSubmission,
 } from '../gateway/client-gateway.js';
 import type { JobGraph } from '../graph/job-graph.js';
-import { formatPrometheus, prometheusContentType } from '../metrics/prometheus.js';
 import {
   toCheckpointConfig,
   toExecutionResult,
@@ -36,14 +35,39 @@ export interface RestAnswer {
   readonly contentType?: string;
 }
 
-export interface Route {
+/** What the documents say of a route. */
+export interface RouteInfo {
   readonly method: 'GET' | 'PATCH' | 'POST';
   readonly path: string;
   /** One sentence, for the OpenAPI document. */
   readonly summary: string;
   readonly query?: readonly string[];
+}
+
+export interface Route extends RouteInfo {
   readonly handle: (call: RestCall) => Promise<RestAnswer>;
 }
+
+/** Answered by every JobManager itself, whoever leads: the server serves them. */
+export const localRoutes: readonly RouteInfo[] = [
+  { method: 'GET', path: '/healthz', summary: 'That the process answers.' },
+  { method: 'GET', path: '/readyz', summary: 'That a leader is active; else 503.' },
+  { method: 'GET', path: '/leader', summary: 'Who leads; 503 while nobody does.' },
+  {
+    method: 'GET',
+    path: '/ha',
+    summary:
+      'High availability: leader, epoch, slack of its lease, standbys, health of every etcd member, the last takeovers with their phases. Also while nobody leads or etcd is out: then `stale` says why, and since when.',
+  },
+  {
+    method: 'GET',
+    path: '/metrics',
+    query: ['scope'],
+    summary:
+      'Metrics in the Prometheus text format. The leader: of its process, the cluster, jobs and tasks; a standby: of its process, with `scope=cluster` those of the leader.',
+  },
+  { method: 'GET', path: '/openapi.json', summary: 'These routes as an OpenAPI document.' },
+];
 
 /** A GET that answers JSON. */
 function get(
@@ -67,15 +91,6 @@ const clusterRoutes: readonly Route[] = [
     version: web.version,
   })),
   get('/config', 'Settings of the web interface.', async ({ web }) => toWebConfig(web)),
-  {
-    method: 'GET',
-    path: '/metrics',
-    summary: 'Metrics of the cluster, its jobs and tasks in the Prometheus text format.',
-    handle: async ({ gateway }) => ({
-      body: formatPrometheus(await gateway.metrics()),
-      contentType: prometheusContentType,
-    }),
-  },
   get('/taskmanagers', 'All registered TaskManagers.', async ({ gateway }) => ({
     taskmanagers: await gateway.taskManagers(),
   })),

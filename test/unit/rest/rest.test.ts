@@ -5,6 +5,7 @@ import { MillraceError } from '../../../lib/base/errors.js';
 import type { Digest, JobId, JobManagerId, TaskManagerId } from '../../../lib/base/ids.js';
 import type {
   ClientGateway,
+  ClusterOverview,
   JobDetails,
   JobSubmission,
   JobSummary,
@@ -77,7 +78,7 @@ class MemoryDispatcher implements ClientGateway {
     }));
   }
 
-  async overview() {
+  async overview(): Promise<ClusterOverview> {
     return {
       taskmanagers: 1,
       'slots-total': 2,
@@ -86,6 +87,7 @@ class MemoryDispatcher implements ClientGateway {
       'jobs-finished': 0,
       'jobs-cancelled': 0,
       'jobs-failed': 0,
+      'leader-state': 'ACTIVE',
     };
   }
 
