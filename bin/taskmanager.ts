@@ -35,6 +35,7 @@ await runProcess('taskmanager', async (context) => {
   const id =
     (config.get(options.taskmanagerResourceId) as TaskManagerId | undefined) ??
     newTaskManagerId(context.env.random, host);
+  context.supervisor.tell({ type: 'taskManager', taskManagerId: id });
   const env = childEnv(context.env, 'taskmanager', { taskManagerId: id });
   const registry = new CloseableRegistry(env.log);
   try {
@@ -152,7 +153,7 @@ function createRunner(
           await rm(copy, { force: true });
         }
       },
-      storage: ({ checkpointDirectory, epochLabel }) =>
+      storage: ({ checkpointDirectory }, epochLabel) =>
         createSnapshotStorage(checkpointDirectory, epochLabel, smallStateThresholdBytes),
     });
   }

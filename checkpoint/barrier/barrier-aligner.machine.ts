@@ -20,7 +20,9 @@ export type BarrierInput =
   /** The coordinator counts this task among the roots of the checkpoint. */
   | { readonly kind: 'triggered'; readonly checkpointId: number; readonly timestamp: number }
   /** The coordinator gave the checkpoint up. */
-  | { readonly kind: 'abortedByCoordinator'; readonly checkpointId: number };
+  | { readonly kind: 'abortedByCoordinator'; readonly checkpointId: number }
+  /** Another coordinator goes on: none of the checkpoints up to this one will complete. */
+  | { readonly kind: 'abortedUpTo'; readonly checkpointId: number };
 
 /** To be executed in order. */
 export type BarrierEffect =
@@ -76,7 +78,9 @@ export class BarrierAligner {
         return this.#completeIfAligned(now);
       case 'cancelBarrierArrived':
       case 'abortedByCoordinator':
-        return this.#aborted(input.checkpointId);
+        return this.#aborted(input.checkpointId, true);
+      case 'abortedUpTo':
+        return this.#aborted(input.checkpointId, false);
     }
   }
 
@@ -107,13 +111,14 @@ export class BarrierAligner {
     return effects;
   }
 
-  #aborted(checkpointId: number): BarrierEffect[] {
+  /** @param tells the coordinator waits for an older checkpoint that ends with it. */
+  #aborted(checkpointId: number, tells: boolean): BarrierEffect[] {
     if (checkpointId <= this.#settled) return [];
     const running = this.#alignment;
     const effects =
       running === undefined || running.checkpointId > checkpointId
         ? []
-        : this.#giveUp(running, running.checkpointId !== checkpointId);
+        : this.#giveUp(running, tells && running.checkpointId !== checkpointId);
     this.#settled = checkpointId;
     // Also without an alignment: whoever is downstream may be aligning for it.
     if (running === undefined || running.checkpointId < checkpointId) {

@@ -62,7 +62,7 @@ export function createOperatorContext(
       restoreBaseDirectory: descriptor.restore.baseDirectory,
       restoredCheckpointId: descriptor.restore.checkpointId,
     }),
-    storage: host.ports.storage,
+    storage: host.storage,
     shouldYield: hooks.shouldYield,
     quantum: hooks.quantum,
     inBackground: hooks.inBackground,

@@ -4,13 +4,13 @@ import type { AttemptId, JobId } from '../base/ids.js';
 import type { ChannelProvider } from '../network/slot-channels.js';
 import type { FunctionSource } from '../operators/stream-operator.js';
 import type { BatchCodec } from '../record/codec/batch-codec.js';
-import type { SnapshotStorage } from '../state/snapshot-storage.js';
+import type { OpenStorage } from './epoch-storage.js';
 import type { SlotReportMessage } from './slot-api.js';
 import type { SlotLoop } from './slot-loop.js';
 
 export interface SlotPorts {
   readonly functions: FunctionSource;
-  readonly storage: SnapshotStorage;
+  readonly storage: OpenStorage;
   readonly channels: ChannelProvider;
   readonly report: (message: SlotReportMessage) => void;
   readonly loop: SlotLoop;

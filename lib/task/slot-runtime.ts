@@ -4,6 +4,7 @@
  * when a cancelled task does not come back. Everything it says goes through `ports.report`; the last
  * message is `closed`.
  */
+import { invariant } from '../base/assert.js';
 import { setPeriodicTimer, type CancelTimer } from '../base/clock.js';
 import { Deferred } from '../base/deferred.js';
 import type { Env } from '../base/env.js';
@@ -18,6 +19,7 @@ import { columnarBatchCodec } from '../record/codec/columnar-batch-codec.js';
 import type { TaskMetrics } from '../gateway/taskmanager-gateway.js';
 import { BlockedCalls } from './blocked-calls.js';
 import { DirectChannel } from './direct-channel.js';
+import { EpochStorage } from './epoch-storage.js';
 import { DirectInputChannel, RingInputChannel, type InputChannel } from './input-channel.js';
 import { RingOutputChannel, type OutputChannel } from './output-channel.js';
 import { Quantum } from './quantum.js';
@@ -46,6 +48,7 @@ export class SlotRuntime implements TaskHost {
   readonly #closed = new Deferred<void>();
   readonly #timers: CancelTimer[] = [];
   #tasks: StreamTask[] = [];
+  #storage: EpochStorage | undefined;
   #openTasks = 0;
   #isDeployed = false;
   #isCancelled = false;
@@ -87,6 +90,7 @@ export class SlotRuntime implements TaskHost {
   deploy(deployment: SlotDeployment): void {
     if (this.#isDeployed) throw new MillraceError('CONFLICT', 'the slot has its tasks already');
     this.#isDeployed = true;
+    this.#storage = new EpochStorage(this.ports.storage, deployment.epochLabel);
     this.#tasks = deployment.tasks.map((descriptor, number) =>
       this.#createTask(deployment, descriptor, number),
     );
@@ -113,6 +117,10 @@ export class SlotRuntime implements TaskHost {
       this.cancel();
       return;
     }
+    if (command.kind === 'adopt') {
+      this.#adopt(command);
+      return;
+    }
     const wanted = command.kind === 'operatorEvent' ? [command.attemptId] : command.attemptIds;
     const tasks = this.#tasks.filter(
       (task) => wanted.includes(task.context.attemptId) && task.takesCommands,
@@ -121,6 +129,21 @@ export class SlotRuntime implements TaskHost {
     if (tasks.length === 0 && command.kind === 'operatorEvent') {
       this.ports.report({ kind: 'taken', ticket: command.ticket });
     }
+  }
+
+  /**
+   * The tasks get their part as mail, ahead of whatever the new leader sends next: one that is held back takes it
+   * when it can, and need not be waited for.
+   */
+  #adopt(command: Extract<SlotCommand, { kind: 'adopt' }>): void {
+    const { ticket, epochLabel, completedCheckpointId, abortedCheckpointId } = command;
+    this.#storage?.enter(epochLabel, abortedCheckpointId);
+    for (const task of this.#tasks) {
+      if (task.takesCommands) {
+        task.command({ kind: 'adopt', completedCheckpointId, abortedCheckpointId });
+      }
+    }
+    this.ports.report({ kind: 'taken', ticket });
   }
 
   /** Stops every task that has not ended; `closed` follows. */
@@ -142,6 +165,11 @@ export class SlotRuntime implements TaskHost {
   }
 
   // ---- TaskHost -------------------------------------------------------------------------------
+
+  get storage(): EpochStorage {
+    invariant(this.#storage !== undefined, 'the slot has no tasks yet');
+    return this.#storage;
+  }
 
   wake(): void {
     this.#wasWoken = true;

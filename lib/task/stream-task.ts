@@ -41,7 +41,14 @@ import { createOperatorContext } from './operator-context.js';
  */
 type Phase = 'running' | 'finishing' | 'awaitingCheckpoint' | 'ending' | 'ended';
 
-export type TaskCommand = Exclude<SlotCommand, { kind: 'cancel' }>;
+export type TaskCommand =
+  | Exclude<SlotCommand, { kind: 'cancel' | 'adopt' }>
+  /** Of another leader: checkpoints up to `abortedCheckpointId` are given up, this one (0: none) is complete. */
+  | {
+      readonly kind: 'adopt';
+      readonly completedCheckpointId: number;
+      readonly abortedCheckpointId: number;
+    };
 
 export class StreamTask implements DirectConsumer, InputSink {
   readonly descriptor: TaskDeploymentDescriptor;
@@ -367,6 +374,7 @@ export class StreamTask implements DirectConsumer, InputSink {
   #obey(command: TaskCommand): void {
     if (this.#isLeaving && command.kind !== 'operatorEvent') {
       if (command.kind === 'checkpointAborted') this.#checkpoints.forget(command.checkpointId);
+      else if (command.kind === 'adopt') this.#checkpoints.forgetUpTo(command.abortedCheckpointId);
       return;
     }
     switch (command.kind) {
@@ -383,6 +391,10 @@ export class StreamTask implements DirectConsumer, InputSink {
           kind: 'abortedByCoordinator',
           checkpointId: command.checkpointId,
         });
+        break;
+      case 'adopt':
+        this.#checkpoints.abortUpTo(command.abortedCheckpointId);
+        this.#checkpoints.complete(command.completedCheckpointId);
         break;
       case 'operatorEvent':
         this.#takeOperatorEvent(command);

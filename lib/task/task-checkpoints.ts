@@ -63,6 +63,12 @@ export class TaskCheckpoints {
     if (!wasGivenUp) this.#aborted(input.checkpointId);
   }
 
+  /** Everything an older leader began is over, also what this task has not heard of. */
+  abortUpTo(checkpointId: number): void {
+    this.forgetUpTo(checkpointId);
+    this.step({ kind: 'abortedUpTo', checkpointId });
+  }
+
   complete(checkpointId: number): void {
     if (checkpointId <= this.#lastNotified) return;
     this.#toNotify = Math.max(checkpointId, this.#toNotify ?? 0);
@@ -156,6 +162,10 @@ export class TaskCheckpoints {
   /** Given up by the coordinator while the task is ending: what is still being written need not be any more. */
   forget(checkpointId: number): void {
     if (this.#pending.has(checkpointId)) this.#aborted(checkpointId);
+  }
+
+  forgetUpTo(checkpointId: number): void {
+    for (const pending of [...this.#pending]) if (pending <= checkpointId) this.#aborted(pending);
   }
 
   /** Snapshots that were taken are not all written and acknowledged. */

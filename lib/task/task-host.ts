@@ -1,4 +1,5 @@
 import type { Env } from '../base/env.js';
+import type { SnapshotStorage } from '../state/snapshot-storage.js';
 import type { Quantum } from './quantum.js';
 import type { SlotPorts } from './slot-ports.js';
 
@@ -6,6 +7,8 @@ import type { SlotPorts } from './slot-ports.js';
 export interface TaskHost {
   readonly env: Env;
   readonly ports: SlotPorts;
+  /** Where snapshots are written and read. */
+  readonly storage: SnapshotStorage;
   readonly quantum: Quantum;
   /** There may be something to do. */
   wake(): void;

@@ -20,7 +20,8 @@ export interface InProcessSlotDeps {
     deployment: SlotDeployment,
     bundlePath: string | undefined,
   ) => FunctionSource | Promise<FunctionSource>;
-  readonly storage: (deployment: SlotDeployment) => SnapshotStorage;
+  /** Writes into directories of this leadership. */
+  readonly storage: (deployment: SlotDeployment, epochLabel: string) => SnapshotStorage;
 }
 
 export class InProcessSlotRunner implements SlotRunner {
@@ -77,7 +78,7 @@ class InProcessSlot implements RunningSlot {
     };
     const runtime = new SlotRuntime(this.#env, {
       functions: source,
-      storage: storage(deployment),
+      storage: (epochLabel) => storage(deployment, epochLabel),
       channels: attachChannels(channels),
       report: (report) => {
         if (this.#isEnded) return;

@@ -1,7 +1,7 @@
 /**
  * Keeps a TaskManager registered with whoever leads: finds the leader, registers with backoff, sends heartbeats,
- * notices loss by a closed session or by silence, follows a change of leader at once. What an older leader gave
- * out is released before the registration with a newer one, whose inventory is what is reported then.
+ * notices loss by a closed session or by silence, follows a change of leader at once. Its report of slots is taken in
+ * the moment from which messages of older leaders are refused: none of them changes anything after it.
  */
 import { sleep, type CancelTimer } from '../base/clock.js';
 import { childEnv, type Env } from '../base/env.js';
@@ -19,7 +19,6 @@ import type { JobManagerConnector, RpcSession } from '../rpc/rpc-service.js';
 import {
   compareEpochs,
   formatEpoch,
-  type LeaderEpoch,
   type LeaderInfo,
   type LeaderRetrieval,
 } from '../../ha/services.js';
@@ -29,18 +28,25 @@ export interface LeaderConnectionDeps {
   readonly connector: JobManagerConnector;
   /** Serves the leader's calls. */
   readonly handler: TaskManagerGateway;
-  /** Ends everything an older leader started; awaited before the first registration under a new epoch. */
-  readonly releaseForNewLeader: (epoch: LeaderEpoch) => Promise<void>;
   readonly registration: () => TaskManagerRegistrationRequest;
   readonly heartbeat: () => HeartbeatPayload;
   readonly onConnected: (gateway: JobManagerGateway) => void;
   readonly onDisconnected: (reason: string) => void;
 }
 
-/** The first tries are quick: a leader is found in etcd a moment before it accepts registrations. */
+/**
+ * The first tries are quick: a leader is found in etcd a moment before it accepts registrations, and one that died is
+ * named there for a while yet.
+ */
 const backoff: BackoffOptions = { initialMs: 20, maxMs: 1_000, multiplier: 1.5, jitter: 0.2 };
 /** Heartbeats that may wait for their answer at once. */
 const maxHeartbeatsInFlight = 3;
+
+interface Connection {
+  readonly response: TaskManagerRegistrationResponse;
+  readonly gateway: JobManagerGateway;
+  readonly session: RpcSession;
+}
 
 export class LeaderConnection implements Closeable {
   readonly #env: Env;
@@ -51,7 +57,6 @@ export class LeaderConnection implements Closeable {
   #round = new AbortController();
   /** Aborted when trying again may help: ends the pause between tries. */
   #pause = new AbortController();
-  #preparedFor: LeaderEpoch | undefined;
   #session: RpcSession | undefined;
   #leader: LeaderInfo | undefined;
   /** The latest leader there was: whom to register with. */
@@ -117,7 +122,8 @@ export class LeaderConnection implements Closeable {
         continue;
       }
       try {
-        const connection = await this.#register(leader);
+        const connection = await this.#register(leader, round);
+        if (connection === undefined) continue;
         attempt = 0;
         // The same leader that became ACTIVE meanwhile is no reason to leave it again.
         const isStill =
@@ -136,28 +142,23 @@ export class LeaderConnection implements Closeable {
     }
   }
 
-  async #register(leader: LeaderInfo): Promise<{
-    response: TaskManagerRegistrationResponse;
-    gateway: JobManagerGateway;
-    session: RpcSession;
-  }> {
-    if (this.#preparedFor === undefined || compareEpochs(leader.epoch, this.#preparedFor) > 0) {
-      await this.#deps.releaseForNewLeader(leader.epoch);
-      this.#preparedFor = leader.epoch;
-    }
+  /** Nothing when another leader is known before this one answered: it may be a machine that is gone. */
+  async #register(leader: LeaderInfo, round: AbortSignal): Promise<Connection | undefined> {
     const { connector, handler } = this.#deps;
-    return connector.connect(leader, this.#deps.registration(), handler);
+    const connecting = connector.connect(leader, this.#deps.registration(), handler);
+    const connection = await Promise.race([connecting, aborted(round)]);
+    if (connection !== undefined) return connection;
+    connecting.then(
+      ({ session }) => {
+        session.close('another leader is known');
+      },
+      () => undefined,
+    );
+    return undefined;
   }
 
   /** Until the session is over or another leader is known. */
-  async #stay(
-    connection: {
-      response: TaskManagerRegistrationResponse;
-      gateway: JobManagerGateway;
-      session: RpcSession;
-    },
-    round: AbortSignal,
-  ): Promise<void> {
+  async #stay(connection: Connection, round: AbortSignal): Promise<void> {
     const { response, gateway, session } = connection;
     if (round.aborted) {
       session.close('another leader is known');
@@ -241,13 +242,13 @@ export class LeaderConnection implements Closeable {
   }
 }
 
-function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
+function aborted(signal: AbortSignal): Promise<undefined> {
+  if (signal.aborted) return Promise.resolve(undefined);
   return new Promise((resolve) => {
     signal.addEventListener(
       'abort',
       () => {
-        resolve();
+        resolve(undefined);
       },
       { once: true },
     );

@@ -102,6 +102,34 @@ export class ManagedSlot {
     readonly operatorId: OperatorId;
     readonly event: OperatorEvent;
   }): Promise<void> {
+    const { attemptId, operatorId } = event;
+    return this.#ask((ticket) => ({
+      kind: 'operatorEvent',
+      ticket,
+      attemptId,
+      operatorId,
+      event: event.event,
+    }));
+  }
+
+  /** Resolves when the slot's thread goes on under the new leader; SLOT_LOST when it ends before. */
+  adopt(terms: {
+    readonly epochLabel: string;
+    readonly completedCheckpointId: number;
+    readonly abortedCheckpointId: number;
+  }): Promise<void> {
+    const { epochLabel, completedCheckpointId, abortedCheckpointId } = terms;
+    return this.#ask((ticket) => ({
+      kind: 'adopt',
+      ticket,
+      epochLabel,
+      completedCheckpointId,
+      abortedCheckpointId,
+    }));
+  }
+
+  /** Resolves when the command was taken. Rejects at once with SLOT_LOST or RPC_OVERLOADED: it was not sent then. */
+  #ask(command: (ticket: number) => SlotCommand): Promise<void> {
     if (this.#isEnded) return Promise.reject(slotEnded());
     if (this.#tickets.size >= maxPendingTickets) {
       return Promise.reject(
@@ -111,9 +139,13 @@ export class ManagedSlot {
     const taken = new Deferred<void>();
     const ticket = ++this.#lastTicket;
     this.#tickets.set(ticket, taken);
-    const { attemptId, operatorId } = event;
-    this.send({ kind: 'operatorEvent', ticket, attemptId, operatorId, event: event.event });
+    this.send(command(ticket));
     return taken.promise;
+  }
+
+  /** Whether `sendOperatorEvent` would send. */
+  get takesEvents(): boolean {
+    return !this.#isEnded && this.#tickets.size < maxPendingTickets;
   }
 
   /** Ends it in bounded time; resolves when it is gone. */
@@ -166,5 +198,5 @@ export class ManagedSlot {
 }
 
 function slotEnded(): MillraceError {
-  return new MillraceError('SLOT_LOST', 'the slot ended before its task took the event');
+  return new MillraceError('SLOT_LOST', 'the slot ended before it took what it was sent');
 }

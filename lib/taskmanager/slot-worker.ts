@@ -79,11 +79,12 @@ async function run(start: SlotWorkerStart, onReady: (runtime: SlotRuntime) => vo
     env,
     {
       functions,
-      storage: createSnapshotStorage(
-        deployment.checkpointDirectory,
-        deployment.epochLabel,
-        options.smallStateThresholdBytes,
-      ),
+      storage: (epochLabel) =>
+        createSnapshotStorage(
+          deployment.checkpointDirectory,
+          epochLabel,
+          options.smallStateThresholdBytes,
+        ),
       channels,
       report: send,
       loop: createSlotLoop(env.clock, options.polls ? {} : { maxPollMs: 0 }),

@@ -2,8 +2,8 @@
  * The TaskManager's endpoint: serves the leader's calls, owns the slots, reports. State is touched only
  * synchronously (slot table); whatever waits is a ManagedSlot.
  *
- * On loss of the leader tasks go on. Slots are released when a newer leader is found (it restores from the
- * checkpoint, and only inventory taken after its registration counts) or when the time without one is up.
+ * On loss of the leader tasks go on, and through the change to a newer one: it adopts them by what is noted of them
+ * here, or frees their slots. They are released when the time without a leader is up.
  */
 import { withTimeout } from '../base/abort.js';
 import { setPeriodicTimer } from '../base/clock.js';
@@ -26,6 +26,7 @@ import type { SlotDeployment } from '../gateway/task-deployment-descriptor.js';
 import type { JobManagerConnector } from '../rpc/rpc-service.js';
 import type { SlotCommand, SlotReportMessage } from '../task/slot-api.js';
 import type { HighAvailability, LeaderRetrieval } from '../../ha/services.js';
+import { AttemptInventories } from './attempt-inventory.js';
 import type { BlobCache, CachedBlob } from './blob-cache.js';
 import { LeaderConnection } from './leader-connection.js';
 import { advanceLeaderless, leaderlessExpiry, withLeader } from './leaderless-clock.js';
@@ -82,6 +83,9 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
   readonly #table: TaskSlotTable;
   readonly #slots = new Map<AllocationId, ManagedSlot>();
   readonly #metrics = new Map<AttemptId, TaskMetrics>();
+  readonly #inventories = new AttemptInventories();
+  /** Their leader is gone and no other has adopted them yet. */
+  readonly #orphans = new Set<AllocationId>();
   readonly #registry: CloseableRegistry;
   readonly #connection: LeaderConnection;
   #gateway: JobManagerGateway | undefined;
@@ -97,7 +101,6 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
       retrieval: deps.retrieval,
       connector: deps.connector,
       handler: this,
-      releaseForNewLeader: () => this.#releaseAll('a new leader took over'),
       registration: () => this.#registration(),
       heartbeat: () => this.#heartbeat(),
       onConnected: (gateway) => {
@@ -105,8 +108,7 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
       },
       onDisconnected: () => {
         this.#gateway = undefined;
-        // The next leader starts the tasks again: their threads can be ready by then.
-        if (this.#closing === undefined) deps.runner.prepare?.(this.#table.count('active'));
+        for (const allocationId of this.#table.allocations()) this.#orphans.add(allocationId);
       },
     });
   }
@@ -156,7 +158,11 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
     cause: string;
   }): Promise<void> {
     this.#env.log.debug({ event: 'slot.freed', allocationId, cause }, 'slot freed');
-    await this.#free(allocationId);
+    const isRestart = this.#orphans.has(allocationId);
+    const freed = this.#free(allocationId);
+    // Not adopted, so it will start its job again: the threads can be ready by then.
+    if (isRestart) this.#deps.runner.prepare?.(this.#table.count('releasing'));
+    await freed;
   }
 
   async submitTasks(deployment: SlotDeployment): Promise<void> {
@@ -170,7 +176,38 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
   }
 
   async cancelTasks({ allocationId }: { allocationId: AllocationId }): Promise<void> {
+    this.#inventories.canceling(allocationId);
     await this.#slots.get(allocationId)?.cancel();
+  }
+
+  requestInventory({
+    jobId,
+  }: {
+    jobId: JobId;
+  }): ReturnType<TaskManagerGateway['requestInventory']> {
+    return Promise.resolve({ attempts: this.#inventories.of(jobId) });
+  }
+
+  async adoptTasks(request: Parameters<TaskManagerGateway['adoptTasks']>[0]): Promise<void> {
+    this.#checkOpen();
+    const { jobId, allocationId, attemptIds, ...terms } = request;
+    if (!this.#table.holds(allocationId, jobId, attemptIds)) {
+      throw new MillraceError(
+        'CONFLICT',
+        `allocation ${allocationId} does not run exactly the tasks to adopt: restore the job`,
+      );
+    }
+    this.#orphans.delete(allocationId);
+    for (const attemptId of attemptIds) {
+      this.#inventories.completed(attemptId, terms.completedCheckpointId);
+    }
+    try {
+      await this.#slots.get(allocationId)?.adopt(terms);
+    } catch (error) {
+      // Over in the same moment, and in good order: nothing is left to go on with.
+      if (!this.#table.hasFinished(allocationId)) throw error;
+    }
+    this.#env.log.info({ event: 'slot.adopted', jobId, allocationId, ...terms }, 'tasks adopted');
   }
 
   triggerCheckpoint(request: {
@@ -180,6 +217,8 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
     timestamp: number;
   }): void {
     const { checkpointId, timestamp } = request;
+    for (const attemptId of request.attemptIds)
+      this.#inventories.triggered(attemptId, checkpointId);
     this.#toSlots(request.attemptIds, (attemptIds) => ({
       kind: 'triggerCheckpoint',
       attemptIds,
@@ -194,6 +233,8 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
     checkpointId: number;
   }): void {
     const { checkpointId } = request;
+    for (const attemptId of request.attemptIds)
+      this.#inventories.completed(attemptId, checkpointId);
     this.#toSlots(request.attemptIds, (attemptIds) => ({
       kind: 'checkpointComplete',
       attemptIds,
@@ -217,10 +258,12 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
   async sendOperatorEvent(
     request: Parameters<TaskManagerGateway['sendOperatorEvent']>[0],
   ): Promise<void> {
-    const slot = this.#slotOf(request.attemptId);
+    const { attemptId, operatorId, event } = request;
+    const slot = this.#slotOf(attemptId);
     if (slot === undefined) {
-      throw new MillraceError('STALE_EPOCH', `attempt ${request.attemptId} does not run here`);
+      throw new MillraceError('STALE_EPOCH', `attempt ${attemptId} does not run here`);
     }
+    if (slot.takesEvents) this.#inventories.toReader(attemptId, operatorId, event);
     await slot.sendOperatorEvent(request);
   }
 
@@ -240,6 +283,7 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
     const { allocationId, jobId } = deployment;
     const { cancellationTimeoutMs } = this.#options;
     this.#forgetMetrics(allocationId);
+    this.#inventories.deployed(deployment, slotIndex);
     const slot = new ManagedSlot(
       this.#env,
       {
@@ -294,10 +338,12 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
         return;
       }
       case 'endOfData':
+        this.#inventories.endOfData(report.attemptId);
         this.#gateway?.reportEndOfData({ jobId, attemptId: report.attemptId });
         return;
       case 'operatorEvent': {
         const { kind: _, ...event } = report;
+        this.#inventories.fromReader(event.attemptId, event.operatorId, event.event);
         this.#gateway?.sendOperatorEvent({ jobId, ...event });
         return;
       }
@@ -325,6 +371,7 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
     for (const effect of effects) {
       if (effect.kind !== 'reportState') continue;
       const { kind: _, ...update } = effect;
+      this.#inventories.stateChanged(attemptId, state, failure);
       this.#env.log.info(
         { event: `task.${state.toLowerCase()}`, ...update, ...(failure && { err: failure }) },
         'task state changed',
@@ -344,6 +391,7 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
   #acknowledge(ack: CheckpointAck): void {
     try {
       this.#gateway?.acknowledgeCheckpoint(ack);
+      this.#inventories.acknowledged(ack.attemptId, ack.checkpointId);
     } catch (error) {
       const { jobId, attemptId, checkpointId } = ack;
       this.#gateway?.declineCheckpoint({
@@ -372,6 +420,8 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
 
   async #free(allocationId: AllocationId): Promise<void> {
     this.#table.step({ kind: 'slotFreed', allocationId });
+    this.#orphans.delete(allocationId);
+    this.#inventories.forget(allocationId);
     await this.#slots.get(allocationId)?.cancel();
     this.#forgetMetrics(allocationId);
   }

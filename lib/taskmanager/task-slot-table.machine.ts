@@ -125,6 +125,20 @@ export class TaskSlotTable {
     );
   }
 
+  /** Whether the allocation is this job's and its latest deployment has exactly these attempts, ended ones included. */
+  holds(allocationId: AllocationId, jobId: JobId, attemptIds: readonly AttemptId[]): boolean {
+    const slot = this.#find(allocationId);
+    if (slot?.jobId !== jobId || slot.state === 'releasing') return false;
+    const wanted = new Set(attemptIds);
+    return wanted.size === slot.attempts.size && [...wanted].every((id) => slot.attempts.has(id));
+  }
+
+  /** Whether every task of the latest deployment ended well. */
+  hasFinished(allocationId: AllocationId): boolean {
+    const states = [...(this.#find(allocationId)?.attempts.values() ?? [])];
+    return states.length > 0 && states.every((state) => state === 'FINISHED');
+  }
+
   /** The slot an attempt of the latest deployment runs in. */
   allocationOf(attemptId: AttemptId): AllocationId | undefined {
     return this.#slots.find((slot) => slot.attempts.has(attemptId))?.allocationId;

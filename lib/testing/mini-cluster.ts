@@ -204,7 +204,7 @@ async function startTaskManager(
   const runner = new InProcessSlotRunner(env, {
     network,
     functions: ({ jobId }) => functionsOf(jobId),
-    storage: ({ checkpointDirectory, epochLabel }) =>
+    storage: ({ checkpointDirectory }, epochLabel) =>
       createSnapshotStorage(checkpointDirectory, epochLabel, smallStateThresholdBytes),
   });
   const executor = new TaskExecutor(

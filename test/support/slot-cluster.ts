@@ -88,7 +88,7 @@ export class SlotCluster {
       const loop = new ManualSlotLoop();
       const channels = attachChannels(this.network.openChannels(deployment, slot));
       const report = (message: SlotReportMessage): void => this.#onReport(message);
-      const ports = { functions, storage: memoryStorage, channels, report, loop };
+      const ports = { functions, storage: () => memoryStorage, channels, report, loop };
       const runtime = new SlotRuntime(env, ports, { yieldMs: 0, ...options.runtime });
       this.runtimes.push(runtime);
       this.loops.push(loop);

@@ -135,7 +135,7 @@ t.test(
         const channels = attachChannels(networks[slot]!.openChannels(deployment, 0));
         const ports = {
           functions: functionsOf(job),
-          storage: memoryStorage,
+          storage: () => memoryStorage,
           channels,
           loop: createSlotLoop(env.clock),
           report: onReport,

@@ -202,6 +202,7 @@ class ScriptedLeader {
         this.heartbeats.push(payload);
         this.#note();
         if (!this.answersHeartbeats) await new Promise<void>(() => undefined);
+        return { leaderState: 'ACTIVE' };
       },
       updateTaskState: (update) => {
         this.updates.push(update);
@@ -498,18 +499,28 @@ t.test('a bundle that cannot be fetched fails the tasks', async (t) => {
   ]);
 });
 
-t.test('a newer leader finds the slots of the older one released', async (t) => {
+t.test('a newer leader finds the tasks of the older one running', async (t) => {
   const f = await fixture(t);
   const old = await elected(t, f, 1);
   const slot = await deployed(f, old);
   const fresh = await elected(t, f, 2);
-  t.same(slot.commands, [{ kind: 'cancel' }], 'its tasks were ended before the registration');
-  t.same(fresh.registration.slots.slots, [
-    { slotIndex: 0, attempts: [] },
+  t.same(slot.commands, [], 'nothing was asked of them');
+  t.match(fresh.registration.slots.slots, [
+    {
+      slotIndex: 0,
+      allocationId,
+      jobId,
+      attempts: [
+        { attemptId: first, state: 'RUNNING' },
+        { attemptId: second, state: 'RUNNING' },
+      ],
+    },
     { slotIndex: 1, attempts: [] },
   ]);
   t.match(await old.session.closed, /another leader/);
   await t.rejects(old.gateway.cancelTasks({ allocationId }), { code: 'RPC_DISCONNECTED' });
+  await fresh.gateway.freeSlot({ allocationId, cause: 'not adopted' });
+  t.same(slot.commands, [{ kind: 'cancel' }], 'the new one frees what it does not adopt');
 });
 
 t.test('a broken session to the same leader keeps tasks running', async (t) => {
