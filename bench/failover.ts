@@ -1,112 +1,130 @@
 /**
- * Time to recover: SIGKILL of the leading JobManager (or of a TaskManager) until the successor leads and
- * all tasks run. Stamps are those the processes log; one machine, one clock.
+ * What a fault costs: from the death of a process until its successor acts and all tasks run, and how long the output
+ * paused. Stamps are those that processes log and the sink of the job takes; one machine, one clock.
  *
- *   npm run bench -- failover [--rounds 20]
+ *   npm run bench -- failover [--rounds N] [--only CASE] [--quick] [--json FILE] [--save] [--list]
  */
+import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
-import { readEvents, readTakeover } from '../bin/drills/timeline.js';
-import type { LocalCluster } from '../bin/local/local-cluster.js';
-import type { JobId } from '../lib/base/ids.js';
-import type { RestClient } from '../lib/rest/rest-client.js';
-import { allRunning, formatSpread, spread, submit, waitFor, withCluster } from './support.js';
+import { fileURLToPath } from 'node:url';
+import { etcdMemberStatus } from '../bin/local/etcd-member.js';
+import { MillraceError } from '../lib/base/errors.js';
+import { cases, gapName, type FailoverCase, type RoundOutcome } from './failover/cases.js';
+import { longestGap } from './failover/output.js';
+import {
+  formatCase,
+  isReached,
+  recordCase,
+  saveResults,
+  writeJson,
+  type CaseResult,
+} from './failover/report.js';
+import { Rig } from './failover/rig.js';
+import { machineFacts } from './machine.js';
 
-const leaseTtlMs = 3000;
 const { values: options } = parseArgs({
-  options: { rounds: { type: 'string', default: '20' } },
+  options: {
+    rounds: { type: 'string' },
+    only: { type: 'string', multiple: true },
+    quick: { type: 'boolean', default: false },
+    json: { type: 'string' },
+    save: { type: 'boolean', default: false },
+    list: { type: 'boolean', default: false },
+  },
   allowPositionals: true,
 });
-const rounds = Number(options.rounds);
 
-interface Underway {
-  readonly cluster: LocalCluster;
-  readonly client: RestClient;
-  readonly jobId: JobId;
-}
+const savedFile = fileURLToPath(new URL('../../bench/results/failover.json', import.meta.url));
+const quickRounds = 3;
+let etcdVersion = 'unknown';
 
-/** All tasks run and the leader completed a checkpoint. */
-async function settled({ client, jobId }: Underway): Promise<void> {
-  await waitFor('a running job with a checkpoint', 60_000, async () => {
-    const [job, checkpoints] = await Promise.all([client.job(jobId), client.checkpoints(jobId)]);
-    return allRunning(job) && checkpoints.counts.completed > 0 ? job : undefined;
-  });
-}
+const progress = (line: string): void => {
+  console.error(`${new Date().toISOString().slice(11, 19)} ${line}`);
+};
 
-async function leaderRound(underway: Underway): Promise<{ elected: number; running: number }> {
-  const { cluster, jobId } = underway;
-  await settled(underway);
-  const leader = await waitFor('a leader', 20_000, () => cluster.leaderName());
-  const deathAt = Date.now();
-  cluster.signal(leader, 'SIGKILL');
-  const takeover = await waitFor('a takeover', 60_000, () => {
-    const seen = readTakeover(cluster, deathAt, jobId);
-    return Promise.resolve(
-      seen.running === undefined || seen.elected === undefined
-        ? undefined
-        : { elected: seen.elected, running: seen.running },
+function chosenCases(): FailoverCase[] {
+  const names = options.only?.flatMap((one) => one.split(','));
+  const chosen = cases.filter(
+    ({ name }) => names === undefined || names.some((part) => name.includes(part)),
+  );
+  if (chosen.length === 0)
+    throw new MillraceError(
+      'CONFIG',
+      `no case '${(names ?? []).join(', ')}': one of ${cases.map(({ name }) => name).join(', ')}`,
     );
-  });
-  cluster.restart(leader);
-  return takeover;
+  return chosen;
 }
 
-async function taskManagerRound(underway: Underway): Promise<number> {
-  const { cluster, client, jobId } = underway;
-  await settled(underway);
-  const job = await client.job(jobId);
-  const victim = job.vertices[0]?.subtasks[0]?.['taskmanager-id'] ?? '';
-  const deathAt = Date.now();
-  cluster.signal(victim, 'SIGKILL');
-  const running = await waitFor('the tasks running again', 60_000, () =>
-    Promise.resolve(
-      readEvents(cluster, deathAt).find(
-        (one) => one.event === 'job.running' && one.fields['jobId'] === jobId,
+function roundsOf({ rounds }: FailoverCase): number {
+  if (options.rounds !== undefined) return Number(options.rounds);
+  return options.quick ? Math.min(quickRounds, rounds) : rounds;
+}
+
+async function measure(failoverCase: FailoverCase): Promise<CaseResult> {
+  const { name, cluster, load, figures, round } = failoverCase;
+  progress(`${name}: starting`);
+  const rig = await Rig.start(cluster, load);
+  const outcomes: RoundOutcome[] = [];
+  let exactlyOnceLines: number | undefined;
+  let failure: string | undefined;
+  try {
+    etcdVersion = (await etcdMemberStatus(rig.cluster.endpoints[0] ?? '')).version;
+    for (let i = 0; i < roundsOf(failoverCase); i += 1) {
+      await rig.settled();
+      const outcome = await round(rig, i);
+      outcomes.push(outcome);
+      const shown = Object.entries(outcome.values).map(
+        ([what, value]) => `${what} ${String(value)}`,
+      );
+      progress(`${name}, round ${String(i + 1)}: ${shown.join(', ')}`);
+    }
+    await rig.settled();
+    exactlyOnceLines = await rig.verify();
+  } catch (error) {
+    failure = error instanceof MillraceError ? `${error.code}: ${error.message}` : String(error);
+  }
+  const stamps = rig.stamps();
+  await rig.close();
+  const values = new Map(
+    figures.map((figure) => [
+      figure.name,
+      outcomes.map((one) =>
+        figure.name === gapName ? longestGap(stamps, one.window) : (one.values[figure.name] ?? NaN),
       ),
-    ),
+    ]),
   );
-  cluster.restart(victim);
-  await waitFor('the TaskManager back', 30_000, async () =>
-    (await client.overview()).taskmanagers >= 3 ? true : undefined,
-  );
-  return running.at - deathAt;
+  return {
+    failoverCase,
+    values,
+    rounds: outcomes.length,
+    ...(exactlyOnceLines !== undefined && { exactlyOnceLines }),
+    ...(failure !== undefined && { failure }),
+  };
 }
 
-await withCluster({ taskManagers: 3 }, async (cluster) => {
-  const client = cluster.restClient();
-  const settings = {
-    'execution.checkpointing.interval': '300ms',
-    'restart-strategy.type': 'fixed-delay',
-    'restart-strategy.fixed-delay.attempts': '1000',
-    'restart-strategy.fixed-delay.delay': '0 ms',
-  };
-  const jobId = await submit(client, { job: 'counter', parallelism: 2, settings });
-  const underway = { cluster, client, jobId };
-  const elected: number[] = [];
-  const running: number[] = [];
-  for (let round = 1; round <= rounds; round += 1) {
-    const one = await leaderRound(underway);
-    elected.push(one.elected);
-    running.push(one.running);
-    console.error(
-      `leader SIGKILL, round ${String(round)}: elected ${String(one.elected)} ms, all tasks running ${String(one.running)} ms`,
-    );
+async function main(): Promise<void> {
+  if (options.list) {
+    for (const { name, title } of cases) console.log(`${name.padEnd(22)} ${title}`);
+    return;
   }
-  const lost: number[] = [];
-  for (let round = 1; round <= Math.ceil(rounds / 2); round += 1) {
-    lost.push(await taskManagerRound(underway));
-    console.error(
-      `TaskManager SIGKILL, round ${String(round)}: all tasks running ${String(lost.at(-1))} ms`,
-    );
+  const machine = machineFacts();
+  const takenAt = new Date().toISOString();
+  const records = [];
+  for (const one of chosenCases()) {
+    const record = recordCase(await measure(one));
+    records.push(record);
+    console.log(formatCase(record));
   }
-  await client.close();
-  const worst = spread(running).max;
+  const reached = records.filter(isReached).length;
+  const failed = records.filter(({ failure }) => failure !== undefined);
   console.log(
-    `leader SIGKILL -> elected             ${formatSpread(spread(elected), 'ms')}, ${String(rounds)} rounds`,
+    `${takenAt.slice(0, 10)}, ${String(cpus().length)} cores, Node ${process.version}, etcd ${etcdVersion}: ${String(reached)} of ${String(records.length)} cases reached`,
   );
-  console.log(
-    `leader SIGKILL -> all tasks running   ${formatSpread(spread(running), 'ms')}; worst ${worst < leaseTtlMs + 1500 ? 'within' : 'NOT within'} TTL + 1500 ms`,
-  );
-  console.log(
-    `TaskManager SIGKILL -> tasks running  ${formatSpread(spread(lost), 'ms')}, ${String(lost.length)} rounds, restart delay 0`,
-  );
-});
+  const results = { takenAt, machine: { ...machine, etcd: etcdVersion }, cases: records };
+  if (options.json !== undefined) writeJson(options.json, results);
+  if (options.save) saveResults(savedFile, results);
+  if (failed.length > 0)
+    throw new MillraceError('INVARIANT', `failed: ${failed.map(({ name }) => name).join(', ')}`);
+}
+
+await main();

@@ -3,9 +3,8 @@
  *
  *   npm run bench -- [--only NAME] [--quick] [--rounds 5] [--json FILE] [--save] [--profile] [--compile false]
  */
-import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync } from 'node:fs';
-import { cpus, loadavg, release, totalmem, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -14,6 +13,7 @@ import type { BenchCase, RunContext } from './case.js';
 import { cases } from './cases.js';
 import { BenchClusters } from './macro/clusters.js';
 import { sampleJob, warmShare } from './macro/job-sample.js';
+import { machineFacts } from './machine.js';
 import { summarizeProfiles } from './profile.js';
 import {
   cliffsOf,
@@ -80,28 +80,6 @@ function settings(): Record<string, string> {
     ...(isCompiled ? [] : [['pipeline.compile', 'false']]),
     ...options.set.map((one) => [one.slice(0, one.indexOf('=')), one.slice(one.indexOf('=') + 1)]),
   ]) as Record<string, string>;
-}
-
-function git(...args: string[]): string {
-  try {
-    return execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim();
-  } catch {
-    return 'unknown';
-  }
-}
-
-function machineFacts(): ResultFile['machine'] {
-  return {
-    cpu: cpus()[0]?.model ?? 'unknown',
-    cores: cpus().length,
-    memoryGb: Math.round(totalmem() / 1024 ** 3),
-    system: `${process.platform} ${release()}`,
-    node: process.version,
-    v8: process.versions.v8,
-    commit: git('rev-parse', '--short', 'HEAD'),
-    isChanged: git('status', '--porcelain', '--', 'lib', 'checkpoint', 'bin', 'config') !== '',
-    loadAtStart: Math.round((loadavg()[0] ?? 0) * 100) / 100,
-  };
 }
 
 async function measure(chosen: readonly BenchCase[], context: RunContext): Promise<CaseResult[]> {
