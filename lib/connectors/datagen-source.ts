@@ -109,6 +109,11 @@ class GeneratorEnumerator implements SplitEnumerator<GeneratorSplit, GeneratorEn
     this.#unassigned.push(...splits.map((split) => ({ owner: subtask, split })));
   }
 
+  adoptSplits(splits: readonly GeneratorSplit[]): void {
+    const ids = new Set(splits.map(({ id }) => id));
+    this.#unassigned = this.#unassigned.filter(({ split }) => !ids.has(split.id));
+  }
+
   snapshotState(): GeneratorEnumeratorState {
     return { unassigned: [...this.#unassigned] };
   }

@@ -20,6 +20,8 @@ export class FileEnumerator implements SplitEnumerator<FileSplit, FileEnumerator
   #remaining: FileSplit[];
   /** Readers that asked before there was an answer. */
   readonly #waiting = new Set<number>();
+  /** Ids of splits that are with readers and will be found once more, until the files are listed. */
+  readonly #adopted = new Set<string>();
 
   constructor(
     context: SplitEnumeratorContext<FileSplit>,
@@ -37,7 +39,8 @@ export class FileEnumerator implements SplitEnumerator<FileSplit, FileEnumerator
     this.#context.callAsync(async () => {
       const splits = await findSplits(this.#input.path, this.#input.splitBytes);
       this.#isDiscovered = true;
-      this.#remaining = splits;
+      this.#remaining = splits.filter(({ id }) => !this.#adopted.has(id));
+      this.#adopted.clear();
       this.#serveWaiting();
     });
   }
@@ -58,6 +61,12 @@ export class FileEnumerator implements SplitEnumerator<FileSplit, FileEnumerator
     this.#waiting.delete(subtask);
     this.#remaining = [...this.#remaining, ...splits].sort((a, b) => a.index - b.index);
     if (this.#isDiscovered) this.#serveWaiting();
+  }
+
+  adoptSplits(splits: readonly FileSplit[]): void {
+    const ids = new Set(splits.map(({ id }) => id));
+    this.#remaining = this.#remaining.filter(({ id }) => !ids.has(id));
+    if (!this.#isDiscovered) for (const id of ids) this.#adopted.add(id);
   }
 
   snapshotState(): FileEnumeratorState {

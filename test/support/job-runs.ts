@@ -29,6 +29,9 @@ export function numbers(count: number): Source<unknown, unknown, unknown> {
     addSplitsBack: (splits) => {
       left.unshift(...(splits as number[]));
     },
+    adoptSplits: (splits) => {
+      left.splice(0, left.length, ...left.filter((one) => !splits.includes(one)));
+    },
     snapshotState: () => [...left],
     close: () => undefined,
   });

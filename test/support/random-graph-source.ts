@@ -162,6 +162,10 @@ export class GatedSource implements Source<unknown, GatedSplit, Unassigned> {
       addSplitsBack: (splits) => {
         unassigned.push(...splits);
       },
+      adoptSplits: (splits) => {
+        const ids = new Set(splits.map(({ id }) => id));
+        unassigned = unassigned.filter(({ id }) => !ids.has(id));
+      },
       snapshotState: () => [...unassigned],
       close: () => undefined,
     };
