@@ -1,8 +1,15 @@
-/** millrace drill: rehearse failures on a cluster of its own, with a verdict. */
+/** millrace drill: rehearse failures on clusters of their own, or on one that runs, with a verdict. */
+import { writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { createInterface } from 'node:readline/promises';
 import type { Command } from 'commander';
+import { parseDuration } from '../../config/option-types.js';
 import { MillraceError } from '../../lib/base/errors.js';
+import type { Drill, DrillReport } from '../drills/drill.js';
 import { drills } from '../drills/drills.js';
-import type { DrillReport } from '../drills/drill.js';
+import { formatMarkdown } from '../drills/report.js';
+import { runRounds, spreads, type SoakLimit } from '../drills/soak.js';
+import type { LocalCluster } from '../local/local-cluster.js';
 import {
   bold,
   dim,
@@ -14,106 +21,244 @@ import {
   red,
   table,
 } from './output.js';
+import { findLocalCluster } from './target.js';
 
-interface DrillCommandOptions {
+interface RunOptions {
   readonly dir: string;
+  readonly all?: boolean;
+  readonly on?: string;
+  readonly yes?: boolean;
+  readonly soak?: string | true;
   readonly rate?: string;
   readonly random?: string;
   readonly seed?: string;
+  readonly report?: string;
+  readonly keep?: boolean;
   readonly json?: boolean;
 }
 
 export function registerDrill(program: Command): void {
-  program
+  const drill = program
     .command('drill')
-    .description('rehearse failures: a fresh local cluster, the access-log job, a fault, a verdict')
-    .argument(
-      '[names...]',
-      `which drills (default: all): ${drills.map((drill) => drill.name).join(', ')}`,
+    .description('rehearse failures: a local cluster, the access-log job, a fault, a verdict');
+  drill
+    .command('list')
+    .description('the drills, what each does to the cluster, and what must hold')
+    .option('--json', 'print one JSON document')
+    .action(list);
+  drill
+    .command('run')
+    .description('run drills, each on a fresh cluster of its own; exit code 1 when one fails')
+    .argument('[names...]', "which drills, see 'millrace drill list'")
+    .option('--all', 'all drills')
+    .option('--on <cluster>', 'on this running local cluster instead; asks before it does anything')
+    .option('--yes', 'do not ask')
+    .option(
+      '--soak [limit]',
+      'the long variants, in so many rounds (5) or for so long (30min); prints p50, p99 and worst (default: 10 rounds)',
     )
-    .option('--list', 'print the drills and what must hold')
-    .option('--dir <folder>', 'folder of local clusters', '.millrace')
-    .option('--rate <n>', "lines a second of the 10,000 (default: each drill's own)")
     .option('--random <rounds>', 'instead: so many rounds of random faults on one cluster')
     .option('--seed <n>', 'seed of the random faults (default: by the clock)')
+    .option('--rate <n>', "lines a second of the job (default: each drill's own)")
+    .option('--report <file>', 'write a Markdown report with all timelines')
+    .option('--keep', "keep the clusters' folders (default: those of drills that fail)")
+    .option('--dir <folder>', 'folder of local clusters', '.millrace')
     .option('--json', 'print one JSON document')
-    .action(drill);
+    .action(run);
 }
 
-async function drill(
-  names: readonly string[],
-  options: DrillCommandOptions & { readonly list?: boolean },
-): Promise<void> {
-  if (options.list === true) {
-    if (options.json === true)
-      printJson(drills.map(({ name, fault, mustHold }) => ({ name, fault, mustHold })));
-    else
-      print(
-        table(
-          ['DRILL', 'FAULT', 'MUST HOLD'],
-          drills.map((one) => [one.name, one.fault, one.mustHold]),
-        ),
-      );
-    return;
-  }
-  if (options.random !== undefined) {
-    const outcome = await runRandom(options, Number(options.random));
-    if (options.json !== true) print(formatReport(outcome));
-    conclude(options, [outcome]);
-    return;
-  }
-  const unknown = names.filter((name) => !drills.some((one) => one.name === name));
-  if (unknown.length > 0)
-    throw new MillraceError(
-      'CONFIG',
-      `no drill '${unknown.join(', ')}'; 'millrace drill --list' shows all`,
+function list(options: { readonly json?: boolean }): void {
+  if (options.json === true) {
+    printJson(
+      drills.map(({ name, fault, mustHold, strikes }) => ({
+        name,
+        fault,
+        mustHold,
+        onRunningCluster: strikes !== undefined,
+      })),
     );
-  // With clients and a verifier that no other command needs.
-  const { runDrill } = await import('../drills/run-drill.js');
-  const reports: DrillReport[] = [];
-  for (const one of drills) {
-    if (names.length > 0 && !names.includes(one.name)) continue;
-    if (options.json !== true) printError(`${bold(one.name)}: ${one.fault}`);
-    const outcome = await runDrill(one, {
-      folder: options.dir,
-      ...(options.rate !== undefined && { rate: Number(options.rate) }),
-      progress: (line) => {
-        if (options.json !== true) printError(dim(`  ${line}`));
-      },
-    });
-    reports.push(outcome);
-    if (options.json !== true) print(formatReport(outcome));
+    return;
   }
-  conclude(options, reports);
+  print(
+    table(
+      ['DRILL', 'FAULT', 'MUST HOLD'],
+      drills.map((one) => [
+        `${one.name}${one.strikes === undefined ? '' : ' *'}`,
+        one.fault,
+        one.mustHold,
+      ]),
+    ),
+  );
+  print(dim('* may also be run on a running cluster: millrace drill run NAME --on CLUSTER'));
 }
 
-async function runRandom(options: DrillCommandOptions, rounds: number): Promise<DrillReport> {
-  const seed = options.seed === undefined ? Date.now() % 1_000_000 : Number(options.seed);
-  for (const [name, value] of Object.entries({ random: rounds, seed }))
-    if (!Number.isInteger(value) || value < 0)
-      throw new MillraceError('CONFIG', `--${name} must be a whole number`);
-  if (options.json !== true)
-    printError(`${bold('random faults')}: ${String(rounds)} rounds, seed ${String(seed)}`);
-  const { runChaos } = await import('../drills/chaos.js');
-  return runChaos({
-    folder: options.dir,
-    rounds,
-    seed,
-    ...(options.rate !== undefined && { rate: Number(options.rate) }),
-    progress: (line) => {
-      if (options.json !== true) printError(dim(`  ${line}`));
-    },
-  });
-}
-
-function conclude(options: DrillCommandOptions, reports: readonly DrillReport[]): void {
-  if (options.json === true) printJson(reports);
+async function run(names: readonly string[], options: RunOptions): Promise<void> {
+  const began = Date.now();
+  const reports =
+    options.random === undefined
+      ? await runChosen(names, options)
+      : [await runRandom(options, Number(options.random))];
+  if (options.report !== undefined) {
+    const machine = `Node ${process.version} on ${process.platform} ${process.arch}, ${String(cpus().length)} cores`;
+    const facts = { began, ended: Date.now(), machine };
+    writeFileSync(options.report, formatMarkdown(reports, drills, facts));
+  }
+  const rounds = options.soak === undefined ? [] : spreads(reports);
+  if (options.json === true)
+    printJson(options.soak === undefined ? reports : { reports, spreads: rounds });
+  else conclude(reports, rounds, Date.now() - began);
   const failed = reports.filter((report) => !report.passed);
   if (failed.length > 0)
     throw new MillraceError(
       'DRILL_FAILED',
-      `${String(failed.length)} of ${String(reports.length)} drills did not pass: ${failed.map((report) => report.drill).join(', ')}`,
+      `${String(failed.length)} of ${String(reports.length)} drills did not pass: ${[...new Set(failed.map((report) => report.drill))].join(', ')}`,
     );
+}
+
+async function runChosen(names: readonly string[], options: RunOptions): Promise<DrillReport[]> {
+  const chosen = choose(names, options);
+  const cluster = options.on === undefined ? undefined : await openForDrills(chosen, options);
+  const limit = soakLimit(options.soak);
+  return runRounds(limit, async (round) => {
+    const reports: DrillReport[] = [];
+    for (const [i, one] of chosen.entries()) {
+      const place = `${String(i + 1)}/${String(chosen.length)}`;
+      say(
+        options,
+        `${place} ${bold(one.name)}: ${one.fault}${round > 1 ? ` (round ${String(round)})` : ''}`,
+      );
+      const report = await runOne(one, options, cluster);
+      reports.push(report);
+      if (options.json !== true) print(formatReport(report));
+    }
+    return reports;
+  });
+}
+
+function choose(names: readonly string[], options: RunOptions): readonly Drill[] {
+  const unknown = names.filter((name) => !drills.some((one) => one.name === name));
+  if (unknown.length > 0)
+    throw new MillraceError(
+      'CONFIG',
+      `no drill '${unknown.join(', ')}'; 'millrace drill list' shows all`,
+    );
+  if (names.length === 0 && options.all !== true)
+    throw new MillraceError(
+      'CONFIG',
+      "which drills? Name them ('millrace drill list' shows all), or take --all",
+    );
+  const chosen = drills.filter((one) => names.length === 0 || names.includes(one.name));
+  if (options.on === undefined) return chosen;
+  const unable = chosen.filter(({ strikes }) => strikes === undefined);
+  if (unable.length > 0 && names.length > 0)
+    throw new MillraceError(
+      'CONFIG',
+      `these need a cluster of their own, run them without --on: ${unable.map(({ name }) => name).join(', ')}`,
+    );
+  return chosen.filter(({ strikes }) => strikes !== undefined);
+}
+
+function soakLimit(soak: string | true | undefined): SoakLimit {
+  if (soak === undefined) return {};
+  if (soak === true) return { rounds: 10 };
+  const rounds = Number(soak);
+  if (Number.isInteger(rounds) && rounds > 0) return { rounds };
+  return { durationMs: parseDuration(soak) };
+}
+
+async function runOne(
+  drill: Drill,
+  options: RunOptions,
+  cluster: LocalCluster | undefined,
+): Promise<DrillReport> {
+  // With clients and a verifier that no other command needs.
+  const { runDrill, runDrillOn } = await import('../drills/run-drill.js');
+  const common = {
+    ...(options.rate !== undefined && { rate: Number(options.rate) }),
+    soak: options.soak !== undefined,
+    progress: (line: string): void => {
+      say(options, dim(`  ${line}`));
+    },
+  };
+  return cluster === undefined
+    ? runDrill(drill, { ...common, folder: options.dir, keep: options.keep === true })
+    : runDrillOn(cluster, drill, common);
+}
+
+/** The running cluster, once the user has seen what will be struck and agreed. */
+async function openForDrills(chosen: readonly Drill[], options: RunOptions): Promise<LocalCluster> {
+  const cluster = await findLocalCluster({
+    dir: options.dir,
+    ...(options.on !== undefined && { cluster: options.on }),
+  });
+  const client = cluster.restClient();
+  const overview = await client.overview().finally(() => client.close());
+  if (overview['slots-available'] < 2)
+    throw new MillraceError(
+      'CONFIG',
+      `the drills' own job needs 2 free slots on cluster '${cluster.clusterId}', there are ${String(overview['slots-available'])}`,
+    );
+  printError(
+    `cluster ${bold(cluster.clusterId)} (${String(overview['jobs-running'])} jobs run on it) will be struck:`,
+  );
+  for (const drill of chosen)
+    for (const victim of (await drill.strikes?.(cluster)) ?? [])
+      printError(`  ${drill.name}: ${victim}`);
+  if (options.yes === true) return cluster;
+  if (!process.stdin.isTTY || !process.stderr.isTTY)
+    throw new MillraceError(
+      'CONFIG',
+      'drills on a running cluster ask before they strike, and there is no terminal to ask: say --yes',
+    );
+  const lines = createInterface({ input: process.stdin, output: process.stderr });
+  const answer = await lines.question('Go on? [y/N] ').finally(() => {
+    lines.close();
+  });
+  if (!/^y(es)?$/i.test(answer.trim())) throw new MillraceError('ABORTED', 'nothing was done');
+  return cluster;
+}
+
+async function runRandom(options: RunOptions, rounds: number): Promise<DrillReport> {
+  const seed = options.seed === undefined ? Date.now() % 1_000_000 : Number(options.seed);
+  for (const [name, value] of Object.entries({ random: rounds, seed }))
+    if (!Number.isInteger(value) || value < 0)
+      throw new MillraceError('CONFIG', `--${name} must be a whole number`);
+  say(options, `${bold('random faults')}: ${String(rounds)} rounds, seed ${String(seed)}`);
+  const { runChaos } = await import('../drills/chaos.js');
+  const report = await runChaos({
+    folder: options.dir,
+    rounds,
+    seed,
+    keep: options.keep === true,
+    ...(options.rate !== undefined && { rate: Number(options.rate) }),
+    progress: (line) => {
+      say(options, dim(`  ${line}`));
+    },
+  });
+  if (options.json !== true) print(formatReport(report));
+  return report;
+}
+
+function say(options: RunOptions, line: string): void {
+  if (options.json !== true) printError(line);
+}
+
+function conclude(
+  reports: readonly DrillReport[],
+  rounds: ReturnType<typeof spreads>,
+  tookMs: number,
+): void {
+  if (rounds.length > 0)
+    print(
+      table(
+        ['DRILL', 'FINDING', 'ROUNDS', 'P50', 'P99', 'WORST'],
+        rounds.flatMap(({ drill, findings }) =>
+          findings.map((one) => [drill, one.finding, one.rounds, one.p50, one.p99, one.worst]),
+        ),
+      ),
+    );
+  const passed = reports.filter((one) => one.passed).length;
+  print(`${String(passed)} of ${String(reports.length)} passed in ${formatElapsed(tookMs)}`);
 }
 
 export function formatReport(report: DrillReport): string {

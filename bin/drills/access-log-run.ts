@@ -1,5 +1,5 @@
 /** The access-log example on a cluster: submitted, watched, and its committed output checked against an independent computation. */
-import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -25,10 +25,14 @@ export const accessLogInput = join(packageRoot, 'examples/access-log/data/apache
 export interface AccessLogOptions {
   /** Lines a second in all; 0 is as fast as it goes. The log has 10,000. */
   readonly rate: number;
+  /** So many lines of the log only. Default all. */
+  readonly lines?: number;
   readonly parallelism: number;
   readonly settings?: Readonly<Record<string, string>>;
   /** Checkpoint directory to start from. */
   readonly restorePath?: string;
+  /** Default: a new one in the cluster's folder. */
+  readonly outputDirectory?: string;
 }
 
 export class AccessLogRun {
@@ -36,32 +40,30 @@ export class AccessLogRun {
   readonly client: RestClient;
   readonly jobId: JobId;
   readonly outputDirectory: string;
+  readonly inputFile: string;
 
   private constructor(
     cluster: LocalCluster,
     client: RestClient,
     jobId: JobId,
     outputDirectory: string,
+    inputFile: string,
   ) {
     this.cluster = cluster;
     this.client = client;
     this.jobId = jobId;
     this.outputDirectory = outputDirectory;
+    this.inputFile = inputFile;
   }
 
   static async submit(cluster: LocalCluster, options: AccessLogOptions): Promise<AccessLogRun> {
     const random = new SystemRandom();
-    const outputDirectory = join(cluster.directory, 'output', random.hex(6));
+    const outputDirectory =
+      options.outputDirectory ?? join(cluster.directory, 'output', random.hex(6));
+    const inputFile = firstLines(cluster, options.lines);
     mkdirSync(outputDirectory, { recursive: true });
     const prepared = await prepareJob(accessLogJob, {
-      args: [
-        '--input',
-        accessLogInput,
-        '--output',
-        outputDirectory,
-        '--rate',
-        String(options.rate),
-      ],
+      args: ['--input', inputFile, '--output', outputDirectory, '--rate', String(options.rate)],
       settings: { 'parallelism.default': String(options.parallelism), ...options.settings },
       environment: {},
       // The example is checked by the project's own build.
@@ -78,7 +80,7 @@ export class AccessLogRun {
       jobGraph: prepared.jobGraph,
       bundle: prepared.bundle,
     });
-    return new AccessLogRun(cluster, client, jobId, outputDirectory);
+    return new AccessLogRun(cluster, client, jobId, outputDirectory, inputFile);
   }
 
   details(): Promise<JobDetails> {
@@ -166,10 +168,21 @@ export class AccessLogRun {
   }
 
   verify(): Verdict {
-    return verifyAccessLog(accessLogInput, this.outputDirectory);
+    return verifyAccessLog(this.inputFile, this.outputDirectory);
   }
 
   close(): Promise<void> {
     return this.client.close();
   }
+}
+
+/** The log, or a file of its first lines. */
+function firstLines(cluster: LocalCluster, lines: number | undefined): string {
+  if (lines === undefined) return accessLogInput;
+  const path = join(cluster.directory, `access-log-${String(lines)}.txt`);
+  if (!existsSync(path)) {
+    const kept = readFileSync(accessLogInput, 'utf8').split('\n').slice(0, lines);
+    writeFileSync(path, `${kept.join('\n')}\n`);
+  }
+  return path;
 }

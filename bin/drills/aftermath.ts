@@ -28,6 +28,21 @@ export function unforeseenLines(cluster: LocalCluster): string[] {
   );
 }
 
+/** Lines of our processes, logged since then (wall-clock ms), that tell of a mistake of ours, whatever the fault. */
+export function wordsNeverSaid(cluster: LocalCluster, since: number): string[] {
+  return logFiles(cluster).flatMap(({ name, path }) =>
+    readFileSync(path, 'utf8')
+      .split('\n')
+      .filter((line) => never.test(line) && !isBefore(line, since))
+      .map((line) => `${name}: ${line.slice(0, 600)}`),
+  );
+}
+
+function isBefore(line: string, since: number): boolean {
+  const stamp = /"time":"([^"]+)"/.exec(line)?.[1];
+  return stamp !== undefined && Date.parse(stamp) < since;
+}
+
 function logFiles(cluster: LocalCluster): { name: string; path: string }[] {
   return readdirSync(cluster.logDir, { withFileTypes: true, recursive: true })
     .filter((entry) => entry.isFile() && !entry.name.startsWith('etcd'))

@@ -88,6 +88,7 @@ export async function runChaos(options: ChaosOptions): Promise<DrillReport> {
     findings: { rounds: rounds.length, parallelism, intervalMs },
     ...(!passed && { failure: `${problems.join('\n  ')}\n  (cluster: ${cluster.directory})` }),
     durationMs: Date.now() - began,
+    timeline: [],
   };
 }
 

@@ -151,7 +151,7 @@ export class Nemesis {
         else if (isAlive(process_)) {
           // SIGTERM takes its time.
           this.#down.push({ name, repairAt: Date.now() + 50, isPaused: false });
-        } else this.#cluster.restart(name);
+        } else await this.#cluster.restart(name);
       }
       if (this.#ending && this.#down.length === 0) return;
       await sleep(50);

@@ -25,8 +25,8 @@ export async function readWriteHistory(cluster: LocalCluster): Promise<FencedWri
     const { root } = new Keys(cluster.clusterId);
     const { revision } = await kv.range({ key: root, rangeEnd: prefixEnd(root), limit: 1 });
     const marker = `${root}history-end-${env.random.hex(8)}`;
-    return await new Promise<FencedWrite[]>((resolve, reject) => {
-      const writes: FencedWrite[] = [];
+    const writes = await new Promise<FencedWrite[]>((resolve, reject) => {
+      const found: FencedWrite[] = [];
       const watch = kv.watch(
         { key: root, rangeEnd: prefixEnd(root), startRevision: 1 },
         {
@@ -34,11 +34,11 @@ export async function readWriteHistory(cluster: LocalCluster): Promise<FencedWri
             for (const { type, entry } of events) {
               const [era, epochRevision] = (writeIdOf(entry) ?? '').split('.').map(Number);
               if (type === 'put' && era !== undefined && epochRevision !== undefined) {
-                writes.push({ key: entry.key, revision: entry.modRevision, epochRevision });
+                found.push({ key: entry.key, revision: entry.modRevision, epochRevision });
               }
-              if (entry.key !== marker) continue;
+              if (entry.key !== marker || type !== 'put') continue;
               watch.close();
-              resolve(writes);
+              resolve(found);
             }
           },
           onEnd: (cause) => {
@@ -56,6 +56,8 @@ export async function readWriteHistory(cluster: LocalCluster): Promise<FencedWri
       const mark = { op: 'put', key: marker, value: new TextEncoder().encode('{}') } as const;
       kv.txn({ compare: [], then: [mark] }).catch(reject);
     });
+    await kv.txn({ compare: [], then: [{ op: 'delete', key: marker }] });
+    return writes;
   } finally {
     await kv.close();
   }

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { LocalCluster } from '../local/local-cluster.js';
+import type { TimelineEntry } from './drill.js';
 
 export interface LoggedEvent {
   readonly process: string;
@@ -34,7 +35,7 @@ function logFiles(folder: string): string[] {
     .filter((path) => statSync(path).isFile());
 }
 
-function parseEvent(process: string, line: string): LoggedEvent | undefined {
+export function parseEvent(process: string, line: string): LoggedEvent | undefined {
   try {
     const fields = JSON.parse(line) as Record<string, unknown>;
     const { event, time } = fields;
@@ -82,4 +83,67 @@ export function readTakeover(cluster: LocalCluster, deathAt: number, jobId: stri
     restoredCheckpoint: typeof checkpoint === 'number' ? checkpoint : undefined,
     running: after(ofJob('job.running')),
   };
+}
+
+/** What a drill did. */
+export interface Deed {
+  /** Wall-clock ms. */
+  readonly at: number;
+  readonly what: string;
+}
+
+/** A timeline is for reading: beyond so many events of one kind and process, they are counted only. */
+const shownPerKind = 6;
+const plainFields: readonly string[] = [
+  'level',
+  'time',
+  'event',
+  'msg',
+  'role',
+  'pid',
+  'hostname',
+  'component',
+  'err',
+];
+
+/** Deeds and events in order of time, in ms since `since`. */
+export function timelineOf(
+  deeds: readonly Deed[],
+  events: readonly LoggedEvent[],
+  since: number,
+): TimelineEntry[] {
+  const seen = new Map<string, number>();
+  const entries: TimelineEntry[] = deeds.map(({ at, what }) => ({
+    ms: at - since,
+    process: 'drill',
+    event: '',
+    text: what,
+  }));
+  for (const { process, event, at, fields } of events) {
+    const kind = `${process} ${event}`;
+    const count = (seen.get(kind) ?? 0) + 1;
+    seen.set(kind, count);
+    if (count > shownPerKind) continue;
+    entries.push({ ms: at - since, process, event, text: textOf(fields) });
+  }
+  for (const [kind, count] of seen) {
+    if (count <= shownPerKind) continue;
+    const [process = '', event = ''] = kind.split(' ');
+    const last = events.findLast((one) => one.process === process && one.event === event);
+    entries.push({
+      ms: (last?.at ?? since) - since,
+      process,
+      event,
+      text: `${String(count - shownPerKind)} more of these up to now`,
+    });
+  }
+  return entries.sort((a, b) => a.ms - b.ms);
+}
+
+function textOf(fields: Readonly<Record<string, unknown>>): string {
+  const said = Object.entries(fields)
+    .filter(([name, value]) => !plainFields.includes(name) && typeof value !== 'object')
+    .map(([name, value]) => `${name}=${String(value)}`);
+  const message = fields['msg'];
+  return [typeof message === 'string' ? message : '', ...said].join(' ').slice(0, 240);
 }
