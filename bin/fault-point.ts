@@ -1,37 +1,46 @@
-/** Deaths at chosen places, for drills: MILLRACE_INTERNAL_FAULT is `<fault point>@<occurrence>@<marker file>`. */
-import { closeSync, openSync } from 'node:fs';
+/** Deaths at chosen places, for drills: MILLRACE_INTERNAL_FAULT names a directory, see {@link faultFromEnvironment}. */
+import { renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Env, FaultPoint } from '../lib/base/env.js';
-import { MillraceError } from '../lib/base/errors.js';
+
+/** Who died of an armed fault point. */
+export interface FiredFault {
+  readonly pid: number;
+  /** Wall-clock ms. */
+  readonly at: number;
+}
+
+/** The file whose presence arms a point. */
+export function armedFile(directory: string, point: FaultPoint): string {
+  return join(directory, `${point}.armed`);
+}
+
+/** The file that holds the {@link FiredFault} afterwards, as JSON. */
+export function firedFile(directory: string, point: FaultPoint): string {
+  return join(directory, `${point}.fired`);
+}
 
 /**
- * Ends the process by SIGKILL at the n-th passage of the point, in whichever process comes there first: it
- * creates the marker file, and no process dies while that exists.
+ * A process that passes a point whose file is in the directory ends by SIGKILL. It renames the file first, so that
+ * one process dies of it and its successor does not: a point can be armed again later.
  */
 export function faultFromEnvironment(
   environment: Readonly<Record<string, string | undefined>>,
 ): Pick<Env, 'fault'> {
-  const setting = environment['MILLRACE_INTERNAL_FAULT'];
-  if (setting === undefined || setting === '') return {};
-  const [name, occurrence, marker] = setting.split('@');
-  const wanted = Number(occurrence);
-  if (name === undefined || marker === undefined || !Number.isInteger(wanted) || wanted < 1) {
-    throw new MillraceError(
-      'CONFIG',
-      `MILLRACE_INTERNAL_FAULT must be NAME@COUNT@FILE, got ${setting}`,
-    );
-  }
-  let passed = 0;
+  const directory = environment['MILLRACE_INTERNAL_FAULT'];
+  if (directory === undefined || directory === '') return {};
   return {
     fault: (point: FaultPoint) => {
-      if (point !== name) return;
-      passed += 1;
-      if (passed !== wanted) return;
+      const fired = firedFile(directory, point);
+      const death: FiredFault = { pid: process.pid, at: Date.now() };
       try {
-        closeSync(openSync(marker, 'wx'));
+        renameSync(armedFile(directory, point), `${fired}.new`);
       } catch {
-        // It fired before, here or elsewhere.
+        // Not armed, or somebody else has died of it.
         return;
       }
+      writeFileSync(`${fired}.new`, JSON.stringify(death));
+      renameSync(`${fired}.new`, fired);
       process.kill(process.pid, 'SIGKILL');
     },
   };

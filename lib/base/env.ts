@@ -22,10 +22,24 @@ export type FaultPoint =
   | 'checkpoint.files-written'
   /** The pointer is added, no task has been told. */
   | 'checkpoint.pointer-added'
-  /** All tasks are FINISHED, the job's result is not written. */
+  /** All tasks have ended, the job's result is not written. */
   | 'job.finished'
+  /** The job's result is in etcd, marked DIRTY; nothing of the job is deleted. */
+  | 'job.result-written'
   /** The job graph is in etcd, the client has no answer. */
-  | 'job.submitted';
+  | 'job.submitted'
+  /** The wish to cancel a job is in etcd, no task has been told. */
+  | 'job.cancel-stored'
+  /** The lease of a candidacy is granted, nothing else is in etcd. */
+  | 'election.lease-held'
+  /** The candidate key is in etcd. */
+  | 'election.registered'
+  /** The transaction that makes a leader is done, nobody has been told. */
+  | 'election.elected'
+  /** The new leader has recovered, etcd does not call it ACTIVE. */
+  | 'leader.recovered'
+  /** etcd calls the new leader ACTIVE. */
+  | 'leader.active';
 
 /** The same Env, logging under a component's name. */
 export function childEnv(
