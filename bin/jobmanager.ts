@@ -52,6 +52,9 @@ async function start(context: ProcessContext): Promise<Closeable> {
       onLeadershipLost: (reason) => {
         context.onFatal(new MillraceError('LEADERSHIP_LOST', `the leadership was lost: ${reason}`));
       },
+      onCandidacyChanged: (candidacy) => {
+        context.supervisor.tell({ type: 'candidacy', candidacy: candidacy ?? null });
+      },
     },
     {
       storageDir,

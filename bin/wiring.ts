@@ -20,7 +20,9 @@ import { createLogger, type LogLevel } from '../lib/base/pino-logger.js';
 import { SystemClock } from '../lib/base/system-clock.js';
 import { SystemRandom } from '../lib/base/system-random.js';
 import { exitCodeOf, exitCodes } from './exit-codes.js';
+import { etcdConnection } from './etcd-connection.js';
 import { faultFromEnvironment } from './fault-point.js';
+import { connectSupervisor, type SupervisorLink } from './supervisor/supervisor-link.js';
 
 export interface ProcessContext {
   readonly config: Configuration;
@@ -36,6 +38,7 @@ export interface ProcessContext {
   readonly onFatal: (error: unknown) => void;
   /** Aborts when the process is to end. */
   readonly signal: AbortSignal;
+  readonly supervisor: SupervisorLink;
 }
 
 /** After this a process that was asked to end and did not is ended all the same. */
@@ -128,7 +131,8 @@ function openProcess(
     },
     'starting',
   );
-  return { config, env, log, onFatal, signal };
+  const supervisor = connectSupervisor(env, config.get(options.supervisorHeartbeatInterval));
+  return { config, env, log, onFatal, signal, supervisor };
 }
 
 function parseProcessArguments(args: string[]): { definitions: string[]; file?: string } {
@@ -166,7 +170,7 @@ export async function openHighAvailability(
     if (signal.aborted) throw new MillraceError('ABORTED', 'stopped while waiting for etcd');
     try {
       return await createEtcdHighAvailability(env, {
-        endpoints,
+        ...etcdConnection(config),
         clusterId: config.get(options.highAvailabilityClusterId),
         ...(storageDir !== undefined && { storageDir }),
         leaseTtlMs: config.get(options.highAvailabilityEtcdLeaseTtl),

@@ -399,6 +399,77 @@ export const options = {
     'election-timeout of the etcd in use, which cannot be read from it; it bounds the lease from below.',
   ),
 
+  // --- supervisor ----------------------------------------------------------------------------------------------
+  supervisorHeartbeatInterval: option(
+    'supervisor.heartbeat.interval',
+    durationType({ min: 10, max: 10_000 }),
+    '200 ms',
+    'How often a supervised process tells its supervisor that its event loop turns.',
+  ),
+  supervisorHeartbeatTimeout: option(
+    'supervisor.heartbeat.timeout',
+    durationType({ min: 0 }),
+    '2 s',
+    'A supervised process silent for so long is killed, deposed and started again; 0 leaves it alone. Shorter bounds a hang more tightly, at the risk of killing a process that is only busy.',
+  ),
+  supervisorRestartInitialDelay: option(
+    'supervisor.restart.initial-delay',
+    durationType({ min: 1 }),
+    '1 s',
+    'Pause before a JobManager that ended is started again (a TaskManager: from the second time in a row), doubled each time until it lived for a minute.',
+  ),
+  supervisorRestartMaxDelay: option(
+    'supervisor.restart.max-delay',
+    durationType({ min: 1 }),
+    '30 s',
+    'Longest pause before a process is started again.',
+  ),
+  highAvailabilityEtcdQuotaBackendSize: option(
+    'high-availability.etcd.quota-backend-size',
+    optional(memoryType()),
+    unset,
+    'quota-backend-bytes of the etcd in use, which cannot be read from it: the leader warns when a database reaches 80 % of it. Unset: no warning.',
+  ),
+  highAvailabilityEtcdUsername: option(
+    'high-availability.etcd.username',
+    optional(stringType()),
+    unset,
+    'User of etcd, when it has users with passwords. With `client-cert-auth` the user is the certificate’s common name instead.',
+  ),
+  highAvailabilityEtcdPassword: {
+    ...option(
+      'high-availability.etcd.password',
+      optional(stringType()),
+      unset,
+      'Its password. Use `https://` endpoints with it.',
+    ),
+    isSecret: true,
+  },
+  highAvailabilityEtcdSslCaFile: option(
+    'high-availability.etcd.ssl.ca-file',
+    optional(stringType()),
+    unset,
+    'PEM file of the authorities that signed etcd’s certificates. Unset: those Node trusts. Files are read again when they change.',
+  ),
+  highAvailabilityEtcdSslCertFile: option(
+    'high-availability.etcd.ssl.cert-file',
+    optional(stringType()),
+    unset,
+    'PEM file with this process’s certificate for etcd (`client-cert-auth`); with its key or not at all.',
+  ),
+  highAvailabilityEtcdSslKeyFile: option(
+    'high-availability.etcd.ssl.key-file',
+    optional(stringType()),
+    unset,
+    'PEM file with the key of `high-availability.etcd.ssl.cert-file`.',
+  ),
+  highAvailabilityEtcdSslServerName: option(
+    'high-availability.etcd.ssl.server-name',
+    optional(stringType()),
+    unset,
+    'Name that etcd’s certificates carry, where it is not the host of the endpoints.',
+  ),
+
   // --- processes -----------------------------------------------------------------------------------------------
   ioTmpDirs: option(
     'io.tmp.dirs',

@@ -1,17 +1,19 @@
 /** High availability over any KvStore: the only entry for the rest of Millrace, with ha/services.ts. */
 import { join } from 'node:path';
 import { childEnv, type Env } from '../lib/base/env.js';
-import { hasCode, MillraceError } from '../lib/base/errors.js';
+import { MillraceError } from '../lib/base/errors.js';
 import { openClusterIdentity, raiseEra } from './cluster-identity.js';
 import { decodeTakeovers } from './history-stores.js';
 import { FileHaStorage, MemoryHaStorage } from './ha-storage.js';
 import { Keys } from './keys.js';
-import { prefixEnd, type KvStore } from './kv-store.js';
+import type { KvStore } from './kv-store.js';
 import { KvLeaderElection } from './leader-election.js';
 import { WatchedLeaderRetrieval } from './leader-retrieval.js';
 import { LeadershipWatch } from './leadership-watch.js';
-import type { HighAvailability, LeaderEpoch } from './services.js';
+import type { HighAvailability } from './services.js';
 import { LeasedRegistration } from './task-manager-registry.js';
+
+export { deposeCandidate } from './depose.js';
 
 export interface HighAvailabilityOptions {
   /** Chosen by people; names the key prefix. 1-64 letters, digits, dots, dashes and underscores. */
@@ -91,32 +93,6 @@ export async function createHighAvailability(
     takeovers: async (call) => decodeTakeovers(haEnv.log, await kv.get(keys.takeovers, call)),
     close: () => watch.close(),
   };
-}
-
-/**
- * Ends the leadership of exactly this epoch, as a supervisor does that saw its process end; a successor
- * is not touched. Resolves with whether it was still leading or waiting.
- */
-export async function deposeCandidate(
-  kv: KvStore,
-  clusterId: string,
-  epoch: LeaderEpoch,
-): Promise<boolean> {
-  const keys = new Keys(clusterId);
-  const { candidatesPrefix: key } = keys;
-  const { entries } = await kv.range({ key, rangeEnd: prefixEnd(key) });
-  const candidate = entries.find((entry) => entry.createRevision === epoch.revision);
-  if (candidate === undefined) return false;
-  try {
-    const { succeeded } = await kv.txn({
-      compare: [{ target: 'create', key: candidate.key, op: '=', value: epoch.revision }],
-      then: [{ op: 'delete', key: candidate.key }],
-    });
-    return succeeded;
-  } catch (error) {
-    if (!hasCode(error, 'UNKNOWN_OUTCOME')) throw error;
-    return (await kv.get(candidate.key))?.createRevision !== epoch.revision;
-  }
 }
 
 /**

@@ -19,7 +19,14 @@ import { ElectedLeadership, type LeadershipDeps } from './leadership.js';
 import { encodeCandidate, encodeLeader } from './leadership-watch.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import { formatEpoch } from './services.js';
-import type { CandidateInfo, LeaderContender, LeaderElection, LeaderEpoch } from './services.js';
+import type {
+  CandidateInfo,
+  LeaderContender,
+  LeaderElection,
+  LeaderEpoch,
+  LeaderInfo,
+  LeadershipOrigin,
+} from './services.js';
 
 export interface ElectionOptions {
   readonly era: number;
@@ -54,6 +61,9 @@ export class KvLeaderElection implements LeaderElection {
   #candidacy: Candidacy | undefined;
   #leadership: ElectedLeadership | undefined;
   #retrieval: WatchedLeaderRetrieval | undefined;
+  /** The latest leader that was not this process, and when it was seen to be gone (wall-clock ms). */
+  #predecessor: LeaderInfo | undefined;
+  #noticedAt: number | undefined;
   #unsubscribe: () => void = () => undefined;
   #cancelTimer: CancelTimer = () => undefined;
 
@@ -78,7 +88,10 @@ export class KvLeaderElection implements LeaderElection {
       this.#step({ type: 'candidatesObserved', revision, queue });
     });
     this.#retrieval = new WatchedLeaderRetrieval(this.#deps.watch);
-    this.#retrieval.subscribe((leader) => contender.leaderChanged?.(leader));
+    this.#retrieval.subscribe((leader) => {
+      this.#rememberLeader(leader);
+      contender.leaderChanged?.(leader);
+    });
     this.#step({ type: 'started' });
   }
 
@@ -132,6 +145,7 @@ export class KvLeaderElection implements LeaderElection {
         this.#revoke(effect.reason);
         break;
       case 'predecessorGone':
+        if (effect.wasLeader) this.#noticedAt ??= this.#env.clock.wallTime();
         this.#log('election.predecessor-gone', 'a candidate before this one has left the queue', {
           predecessor: formatEpoch(this.#epoch(effect.revision)),
           wasLeader: effect.wasLeader,
@@ -141,8 +155,7 @@ export class KvLeaderElection implements LeaderElection {
         this.#deps.watch.refresh();
         break;
       case 'leave':
-        this.#track(this.#candidacy?.keeper.close());
-        this.#candidacy = undefined;
+        this.#track(this.#leave());
         break;
       case 'armTimer':
         this.#cancelTimer();
@@ -164,6 +177,8 @@ export class KvLeaderElection implements LeaderElection {
       { ttlMs, tryTimeoutMs },
       {
         onHeld: (leaseId) => {
+          // Fault: election.lease-held
+          this.#env.fault?.('election.lease-held');
           candidacy.leaseId = leaseId;
           this.#step({ type: 'leaseHeld', round, leaseId });
         },
@@ -197,6 +212,9 @@ export class KvLeaderElection implements LeaderElection {
         });
         const revision = result.succeeded ? result.revision : firstEntry(result)?.createRevision;
         if (revision === undefined) break;
+        // Fault: election.registered
+        this.#env.fault?.('election.registered');
+        this.#contender?.candidacyChanged?.({ epoch: this.#epoch(revision), key });
         this.#step({ type: 'registered', round, revision });
         return;
       } catch (error) {
@@ -210,6 +228,14 @@ export class KvLeaderElection implements LeaderElection {
       }
     }
     this.#step({ type: 'registrationFailed', round });
+  }
+
+  /** What it left is nobody's to depose once the lease is revoked, unless it has registered again meanwhile. */
+  async #leave(): Promise<void> {
+    const candidacy = this.#candidacy;
+    this.#candidacy = undefined;
+    await candidacy?.keeper.close();
+    if (this.#candidacy === undefined) this.#contender?.candidacyChanged?.(undefined);
   }
 
   /** The transaction that makes a leader: this key exists and no candidate is older, at one moment. */
@@ -238,11 +264,14 @@ export class KvLeaderElection implements LeaderElection {
       } catch (error) {
         // A full database takes no puts, but a leader is what an administrator needs then:
         // the queue alone elects, and observers take the address from the candidate key.
-        if (!hasCode(error, 'ETCD_REJECTED')) throw error;
+        if (!hasCode(error, 'ETCD_NO_SPACE')) throw error;
         result = await this.#deps.kv.txn({ compare, then: [], else: orElse });
       }
-      if (result.succeeded) this.#step({ type: 'elected', round });
-      else if (firstEntry(result) === undefined) this.#step({ type: 'candidateGone', round });
+      if (result.succeeded) {
+        // Fault: election.elected
+        this.#env.fault?.('election.elected');
+        this.#step({ type: 'elected', round });
+      } else if (firstEntry(result) === undefined) this.#step({ type: 'candidateGone', round });
       else this.#step({ type: 'notElected', round });
     } catch (error) {
       this.#env.log.warn({ err: error }, 'the outcome of an election is not known');
@@ -269,6 +298,7 @@ export class KvLeaderElection implements LeaderElection {
     if (candidacy?.leaseId === undefined) return;
     const leadership = new ElectedLeadership(this.#env, this.#deps, {
       epoch: this.#epoch(revision),
+      origin: this.#origin(),
       candidate: this.#info,
       candidateKey: candidacy.key,
       leaseId: candidacy.leaseId,
@@ -294,6 +324,29 @@ export class KvLeaderElection implements LeaderElection {
     this.#leadership = undefined;
     leadership.end(reason);
     this.#contender?.revokeLeadership(leadership, reason);
+  }
+
+  #rememberLeader(leader: LeaderInfo | undefined): void {
+    if (leader === undefined) {
+      if (this.#predecessor !== undefined) this.#noticedAt ??= this.#env.clock.wallTime();
+      return;
+    }
+    if (leader.jobManagerId === this.#info.jobManagerId) return;
+    this.#predecessor = leader;
+    this.#noticedAt = undefined;
+  }
+
+  #origin(): LeadershipOrigin {
+    const electedAt = this.#env.clock.wallTime();
+    const previous = this.#predecessor;
+    return {
+      cause: 'gone',
+      electedAt,
+      ...(previous !== undefined && {
+        previous: { epoch: previous.epoch, jobManagerId: previous.jobManagerId },
+        noticedAt: this.#noticedAt ?? electedAt,
+      }),
+    };
   }
 
   #epoch(revision: number): LeaderEpoch {

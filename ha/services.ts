@@ -52,6 +52,13 @@ export interface CandidateInfo {
   readonly restAddress: string;
 }
 
+/** A place in the queue of candidates. */
+export interface Candidacy {
+  readonly epoch: LeaderEpoch;
+  /** Of its candidate key in the store. */
+  readonly key: string;
+}
+
 export interface LeaderContender {
   /** Called once per leadership. Recover, then `leadership.publishActive()`. */
   grantLeadership(leadership: Leadership): void;
@@ -63,10 +70,24 @@ export interface LeaderContender {
   revokeLeadership(leadership: Leadership, reason: string): void;
   /** Another candidate leads, or nobody does. */
   leaderChanged?(leader: LeaderInfo | undefined): void;
+  /** This process entered the queue under a key, or left it: what a supervisor deposes when the process dies. */
+  candidacyChanged?(candidacy: Candidacy | undefined): void;
+}
+
+/** How a candidate came to lead, as far as its process saw. Wall-clock ms. */
+export interface LeadershipOrigin {
+  /** Who led before, as last seen; absent when this process saw nobody lead. */
+  readonly previous?: { readonly epoch: LeaderEpoch; readonly jobManagerId: JobManagerId };
+  /** This process deposed it (`peer`), or found its key gone. */
+  readonly cause: 'peer' | 'gone';
+  /** Its connection or key was seen to be gone. */
+  readonly noticedAt?: number;
+  readonly electedAt: number;
 }
 
 export interface Leadership {
   readonly epoch: LeaderEpoch;
+  readonly origin: LeadershipOrigin;
   /** Aborts on revocation, not on suspension. */
   readonly signal: AbortSignal;
   /** True while the local lease deadline has not passed; asked before every RPC and every batch of effects. */
@@ -194,6 +215,8 @@ export interface JobResultStore {
   markClean(jobId: JobId): Promise<void>;
   get(jobId: JobId): Promise<(JobResult & { readonly dirty: boolean }) | undefined>;
   list(): Promise<(JobResult & { readonly dirty: boolean })[]>;
+  /** Jobs that have a result, in no order. Reads keys only: what a takeover waits for does not grow with archives. */
+  listIds(): Promise<JobId[]>;
 }
 
 /** Pointer to a completed checkpoint's metadata; adding it is the commit point. */

@@ -26,6 +26,7 @@ interface StartOptions {
   readonly taskmanagers: number;
   readonly slots: number;
   readonly define?: readonly string[];
+  readonly supervisor: boolean;
   readonly json?: boolean;
 }
 
@@ -64,7 +65,7 @@ export function registerCluster(program: Command): void {
     )
     .option(
       '--cluster <id>',
-      'name of the cluster (default: a new one; a stopped one is started again with its jobs)',
+      'name of the cluster (default: a new one); a stopped one is started again with its jobs, of a running one what is dead',
     )
     .option('--dir <folder>', 'folder of local clusters', '.millrace')
     .option(
@@ -77,6 +78,10 @@ export function registerCluster(program: Command): void {
     .option('--taskmanagers <n>', 'TaskManagers', count(0, 64), 2)
     .option('--slots <n>', 'slots of each TaskManager', count(1, 64), 2)
     .option('-D, --define <key=value>', 'a setting for every process; may be repeated', collect)
+    .option(
+      '--no-supervisor',
+      'JobManagers and TaskManagers without a parent that deposes them when they die and starts them again',
+    )
     .option('--json', 'print one JSON document')
     .action(start);
   select(cluster.command('status').description('processes, leader and slots')).action(status);
@@ -114,6 +119,7 @@ async function start(options: StartOptions): Promise<void> {
       etcd:
         options.etcd === undefined ? { members: options.etcdMembers } : { endpoints: options.etcd },
       settings,
+      supervised: options.supervisor,
     },
     (line) => {
       if (options.json !== true) printError(dim(line));

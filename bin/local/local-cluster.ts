@@ -1,7 +1,7 @@
 /**
- * A whole cluster on this machine, every part a process: etcd members, JobManagers, TaskManagers. It
- * lives in `<folder>/<cluster id>` with a state file, so that later commands find it; drills kill and
- * start its parts by name.
+ * A whole cluster on this machine, every part a process: etcd members, JobManagers, TaskManagers, the latter two each
+ * the child of a supervisor. It lives in `<folder>/<cluster id>` with a state file, so that later commands find it;
+ * drills kill and start its parts by name.
  */
 import {
   closeSync,
@@ -14,10 +14,12 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, join, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { MillraceError, hasCode } from '../../lib/base/errors.js';
 import { RestClient } from '../../lib/rest/rest-client.js';
+import { readPidFile } from '../supervisor/pid-file.js';
 import {
   etcdArguments,
   etcdClientUrl,
@@ -31,8 +33,10 @@ import {
   isAlive,
   signal,
   startDetached,
+  startTimeOf,
   type ManagedProcess,
   type ProcessCommand,
+  type ProcessRole,
 } from './managed-process.js';
 
 export interface LocalClusterOptions {
@@ -53,8 +57,19 @@ export interface LocalClusterOptions {
     | { readonly endpoints: readonly string[] };
   /** `key: value` settings for every process; they win over the cluster's own. */
   readonly settings: Readonly<Record<string, string>>;
+  /** Settings of single processes by name (`jobmanager-2`); they win over all. */
+  readonly processSettings?: Readonly<Record<string, Readonly<Record<string, string>>>>;
   /** More environment for every process of ours (fault points of drills). */
   readonly environment?: Readonly<Record<string, string>>;
+  /** Whether JobManagers and TaskManagers run under supervisors, which start them again. Default true. */
+  readonly supervised?: boolean;
+}
+
+/** A part of the cluster: etcd member, JobManager or TaskManager, as seen now. */
+export interface ClusterProcess extends ManagedProcess {
+  readonly alive: boolean;
+  /** Its supervisor, if it has one. */
+  readonly supervisor?: ManagedProcess & { readonly alive: boolean };
 }
 
 export interface EtcdPorts {
@@ -72,6 +87,7 @@ interface ClusterState {
   readonly endpoints: readonly string[];
   /** By JobManager name. */
   readonly restPorts: Readonly<Record<string, number>>;
+  /** What was started: of a supervised process the supervisor. */
   processes: ManagedProcess[];
 }
 
@@ -80,6 +96,9 @@ export type Progress = (line: string) => void;
 const stateFile = 'cluster.json';
 const lockFile = 'cluster.lock';
 const startTimeoutMs = 30_000;
+/** For a supervisor to have started its process again after it was told to. */
+const restartTimeoutMs = 15_000;
+const stopTimeoutMs = 10_000;
 /** Large arrays (typed tables of keyed state, buffers) in large pages: 12-19 % faster updates. No effect without glibc. */
 const nativeTuning = { GLIBC_TUNABLES: 'glibc.malloc.hugetlb=1' };
 /** Loading programs fills V8's young generation, which never shrinks: 28 MB of an idle process at V8's own limit. */
@@ -95,8 +114,9 @@ export class LocalCluster {
   }
 
   /**
-   * Starts everything and resolves when every TaskManager is registered with the leader. A cluster that was
-   * stopped (or died) in this folder is started again as it was, with its etcd data, jobs and checkpoints.
+   * Starts everything and resolves when every TaskManager is registered with the leader. A cluster that was stopped
+   * (or died) in this folder is started again as it was, with its etcd data, jobs and checkpoints; of one that runs,
+   * the parts that are dead.
    */
   static async start(
     options: LocalClusterOptions,
@@ -105,19 +125,22 @@ export class LocalCluster {
     const directory = resolve(options.folder, options.clusterId);
     mkdirSync(directory, { recursive: true });
     takeLock(directory);
-    const known = existsSync(join(directory, stateFile))
-      ? LocalCluster.open(options.folder, options.clusterId).#state
-      : undefined;
-    const state =
-      known === undefined ? await planCluster(directory, options) : { ...known, processes: [] };
-    const cluster = new LocalCluster(directory, state);
     try {
-      await cluster.#startEverything(progress);
-    } catch (error) {
-      await cluster.stop();
-      throw error;
+      const state = existsSync(join(directory, stateFile))
+        ? LocalCluster.open(options.folder, options.clusterId).#state
+        : await planCluster(directory, options);
+      const cluster = new LocalCluster(directory, state);
+      const ranBefore = cluster.isRunning();
+      try {
+        await cluster.#startEverything(progress);
+      } catch (error) {
+        if (!ranBefore) await cluster.stop();
+        throw error;
+      }
+      return cluster;
+    } finally {
+      rmSync(join(directory, lockFile), { force: true });
     }
-    return cluster;
   }
 
   /** A cluster started earlier, by this process or another. */
@@ -179,12 +202,56 @@ export class LocalCluster {
     );
   }
 
-  /** Every process with whether it lives. */
-  processes(): (ManagedProcess & { readonly alive: boolean })[] {
-    return this.#state.processes.map((one) => ({ ...one, alive: isAlive(one) }));
+  get isSupervised(): boolean {
+    return this.#state.options.supervised !== false;
   }
 
+  /** Every part with whether it lives; of a supervised one the process that does the work. */
+  processes(): ClusterProcess[] {
+    return this.#state.processes.map((one) => {
+      const process_ = this.process(one.name);
+      const supervisor = this.supervisorOf(one.name);
+      return {
+        ...process_,
+        alive: isAlive(process_),
+        ...(supervisor !== undefined && {
+          supervisor: { ...supervisor, alive: isAlive(supervisor) },
+        }),
+      };
+    });
+  }
+
+  /** The process that does the work, as of now: after a restart it is another one. Pid -1 before it was started. */
   process(name: string): ManagedProcess {
+    const started = this.#started(name);
+    if (this.supervisorOf(name) === undefined) return started;
+    return { ...started, ...(readPidFile(this.#pidFile(name)) ?? { pid: -1, startedAt: '' }) };
+  }
+
+  /** The parent of a JobManager or TaskManager; undefined for etcd, and in a cluster without supervisors. */
+  supervisorOf(name: string): ManagedProcess | undefined {
+    const started = this.#started(name);
+    return started.role !== 'etcd' && this.isSupervised ? started : undefined;
+  }
+
+  isRunning(): boolean {
+    return this.processes().some((one) => one.alive || one.supervisor?.alive === true);
+  }
+
+  /** To the process itself, not to its supervisor. */
+  signal(name: string, kind: NodeJS.Signals): boolean {
+    return signal(this.process(name), kind);
+  }
+
+  /** To the supervisor, then the process: killed so, nobody deposes it or starts it again. */
+  signalBoth(name: string, kind: NodeJS.Signals): boolean {
+    const supervisor = this.supervisorOf(name);
+    const child = this.process(name);
+    if (supervisor !== undefined) signal(supervisor, kind);
+    return signal(child, kind);
+  }
+
+  #started(name: string): ManagedProcess {
     const found = this.#state.processes.find((one) => one.name === name);
     if (found === undefined)
       throw new MillraceError(
@@ -194,12 +261,8 @@ export class LocalCluster {
     return found;
   }
 
-  isRunning(): boolean {
-    return this.#state.processes.some(isAlive);
-  }
-
-  signal(name: string, kind: NodeJS.Signals): boolean {
-    return signal(this.process(name), kind);
+  #pidFile(name: string): string {
+    return join(this.directory, 'pids', `${name}.json`);
   }
 
   /** Name of the JobManager that leads, or undefined while none does. */
@@ -222,30 +285,52 @@ export class LocalCluster {
     }
   }
 
-  /** Starts a process that has ended again, with the same name, arguments and data. */
-  restart(name: string): ManagedProcess {
-    const old = this.process(name);
-    const fresh = this.#spawn(old.role, name);
+  /**
+   * Resolves when the process runs: started again by its supervisor, which is told not to wait longer, or with a new
+   * one; at once when it has not ended.
+   */
+  async restart(name: string): Promise<ManagedProcess> {
+    const supervisor = this.supervisorOf(name);
+    const before = this.process(name);
+    if (isAlive(before)) return before;
+    if (supervisor !== undefined && isAlive(supervisor)) signal(supervisor, 'SIGUSR2');
+    else this.#startAgain(name);
+    const deadline = Date.now() + restartTimeoutMs;
+    for (;;) {
+      const current = this.process(name);
+      if (isAlive(current)) return current;
+      if (Date.now() > deadline) {
+        throw new MillraceError(
+          'TIMEOUT',
+          `${name} does not run ${String(restartTimeoutMs / 1000)} s after it was started again; its logs are in ${this.logDir}`,
+        );
+      }
+      await sleep(10);
+    }
+  }
+
+  #startAgain(name: string): void {
+    const fresh = this.#spawn(this.#started(name).role, name);
     this.#state.processes = this.#state.processes.map((one) => (one.name === name ? fresh : one));
     this.#save();
-    return fresh;
   }
 
   /** Ends every process: TaskManagers and JobManagers first, so that they leave in order, then etcd. */
   async stop(progress: Progress = () => undefined): Promise<void> {
-    const of = (role: string): ManagedProcess[] =>
-      this.#state.processes.filter((one) => one.role === role && isAlive(one));
-    for (const [role, graceMs] of [
-      ['taskmanager', 10_000],
-      ['jobmanager', 10_000],
-      ['etcd', 10_000],
-    ] as const) {
-      const alive = of(role);
-      if (alive.length === 0) continue;
-      progress(`stopping ${alive.map((one) => one.name).join(', ')}`);
-      await endProcesses(alive, graceMs);
+    for (const role of ['taskmanager', 'jobmanager', 'etcd'] as const) {
+      const parts = this.processes().filter(
+        (one) => one.role === role && (one.alive || one.supervisor?.alive === true),
+      );
+      if (parts.length === 0) continue;
+      progress(`stopping ${parts.map((one) => one.name).join(', ')}`);
+      // A supervisor passes on what it is told; a process without one is told itself.
+      const supervised = parts.flatMap(({ supervisor }) =>
+        supervisor?.alive === true ? [supervisor] : [],
+      );
+      const alone = parts.filter((one) => one.alive && one.supervisor?.alive !== true);
+      await endProcesses([...supervised, ...alone], stopTimeoutMs);
+      await endProcesses(parts, 0);
     }
-    rmSync(join(this.directory, lockFile), { force: true });
   }
 
   /** Deletes the cluster's folder: logs, etcd data, checkpoints. Only after `stop`. */
@@ -254,23 +339,35 @@ export class LocalCluster {
   }
 
   async #startEverything(progress: Progress): Promise<void> {
-    const { etcdMembers, options, endpoints } = this.#state;
-    if (etcdMembers.length > 0) {
-      progress(`starting etcd (${String(etcdMembers.length)} members)`);
-      for (const member of etcdMembers) this.#add('etcd', member.name);
-    }
+    const { etcdMembers, options, endpoints, restPorts } = this.#state;
+    const started = (role: ProcessRole, names: readonly string[]): void => {
+      const fresh = names.filter((name) => this.#ensure(role, name));
+      if (fresh.length > 0) progress(`starting ${fresh.join(', ')}`);
+    };
+    const etcdNames = etcdMembers.map((member) => member.name);
+    started('etcd', etcdNames);
     // JobManagers wait for etcd by themselves: starting them now saves its election time.
-    progress(
-      `starting ${String(options.jobManagers)} JobManagers and ${String(options.taskManagers)} TaskManagers`,
+    started('jobmanager', Object.keys(restPorts));
+    const taskManagers = Array.from({ length: options.taskManagers }, (_, i) => i + 1);
+    started(
+      'taskmanager',
+      taskManagers.map((i) => `taskmanager-${String(i)}`),
     );
-    for (const name of Object.keys(this.#state.restPorts)) this.#add('jobmanager', name);
-    for (let i = 1; i <= options.taskManagers; i += 1)
-      this.#add('taskmanager', `taskmanager-${String(i)}`);
     this.#save();
     if (etcdMembers.length > 0)
       await this.#whileAlive(waitForEtcd(endpoints, { timeoutMs: startTimeoutMs }));
     progress('waiting for a leader and the slots');
     await this.waitReady(startTimeoutMs);
+  }
+
+  /** Starts a part that does not run. A process that lost its supervisor goes on without. */
+  #ensure(role: ProcessRole, name: string): boolean {
+    const known = this.#state.processes.find((one) => one.name === name);
+    if (known !== undefined && (isAlive(known) || isAlive(this.process(name)))) return false;
+    const fresh = this.#spawn(role, name);
+    if (known === undefined) this.#state.processes.push(fresh);
+    else this.#state.processes[this.#state.processes.indexOf(known)] = fresh;
+    return true;
   }
 
   /** Resolves when a leader answers and the expected slots are registered. */
@@ -294,7 +391,7 @@ export class LocalCluster {
             `the cluster is not ready after ${String(timeoutMs / 1000)} s: ${state}; its logs are in ${this.logDir}`,
           );
         }
-        await new Promise((done) => setTimeout(done, 20));
+        await sleep(20);
       }
     } finally {
       await client.close();
@@ -314,7 +411,9 @@ export class LocalCluster {
 
   /** What a process that ended right after its start said last. */
   #diedAtStart(): MillraceError | undefined {
-    const dead = this.#state.processes.find((one) => !isAlive(one));
+    const dead = this.#state.processes.find(
+      (one) => !isAlive(one) && !isAlive(this.process(one.name)),
+    );
     if (dead === undefined) return undefined;
     const said = existsSync(dead.outputFile)
       ? readFileSync(dead.outputFile, 'utf8').trim().split('\n').slice(-5).join('\n')
@@ -323,10 +422,6 @@ export class LocalCluster {
       'CLUSTER_START',
       `${dead.name} ended while the cluster was starting:\n${said}\n(${dead.outputFile})`,
     );
-  }
-
-  #add(role: ManagedProcess['role'], name: string): void {
-    this.#state.processes.push(this.#spawn(role, name));
   }
 
   #spawn(role: ManagedProcess['role'], name: string): ManagedProcess {
@@ -342,16 +437,20 @@ export class LocalCluster {
       mkdirSync(member.dataDir, { recursive: true, mode: 0o700 });
       return { command: findEtcdBinary(), args: etcdArguments(member, etcdMembers, clusterId) };
     }
-    const settings = { ...this.#settings(role, name), ...this.#state.options.settings };
-    const entry = fileURLToPath(new URL(`../${role}.js`, import.meta.url));
+    const { settings: shared, processSettings, environment } = this.#state.options;
+    const settings = { ...this.#settings(role, name), ...shared, ...processSettings?.[name] };
     const definitions = Object.entries(settings).flatMap(([key, value]) => [
       '-D',
       `${key}=${value}`,
     ]);
+    const program = this.isSupervised ? 'supervisor' : role;
+    const entry = fileURLToPath(new URL(`../${program}.js`, import.meta.url));
+    const supervision = this.isSupervised ? [role, '--pid-file', this.#pidFile(name)] : [];
+    mkdirSync(join(this.directory, 'pids'), { recursive: true });
     return {
       command: process.execPath,
-      args: ['--enable-source-maps', ...youngGeneration, entry, ...definitions],
-      env: { ...nativeTuning, ...process.env, ...this.#state.options.environment },
+      args: ['--enable-source-maps', ...youngGeneration, entry, ...supervision, ...definitions],
+      env: { ...nativeTuning, ...process.env, ...environment },
     };
   }
 
@@ -412,26 +511,28 @@ async function planCluster(directory: string, options: LocalClusterOptions): Pro
   };
 }
 
-/** One cluster a folder: the lock names the process that started it and is taken over from a dead cluster. */
+/** One start at a time: the lock names the process that starts, and is taken over from a dead one. */
 function takeLock(directory: string): void {
   const path = join(directory, lockFile);
-  try {
-    const file = openSync(path, 'wx');
-    writeFileSync(file, `${String(process.pid)}\n`);
-    closeSync(file);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    const state = join(directory, stateFile);
-    const running =
-      existsSync(state) &&
-      (JSON.parse(readFileSync(state, 'utf8')) as ClusterState).processes.some(isAlive);
-    if (running) {
-      throw new MillraceError(
-        'CLUSTER_START',
-        `a cluster is already running in ${directory}; stop it first: millrace cluster stop --cluster ${basename(directory)}`,
+  for (;;) {
+    try {
+      const file = openSync(path, 'wx');
+      writeFileSync(
+        file,
+        JSON.stringify({ pid: process.pid, startedAt: startTimeOf(process.pid) }),
       );
+      closeSync(file);
+      return;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+      const holder = readPidFile(path);
+      if (holder !== undefined && isAlive(holder)) {
+        throw new MillraceError(
+          'CLUSTER_START',
+          `the cluster in ${directory} is being started by process ${String(holder.pid)}; wait for it`,
+        );
+      }
+      rmSync(path, { force: true });
     }
-    rmSync(path, { force: true });
-    takeLock(directory);
   }
 }

@@ -49,7 +49,7 @@ export function startDetached(
   }
 }
 
-export function isAlive(process_: ManagedProcess): boolean {
+export function isAlive(process_: Pick<ManagedProcess, 'pid' | 'startedAt'>): boolean {
   if (process_.pid <= 0) return false;
   const state = statFields(process_.pid);
   if (state !== undefined) return state.state !== 'Z' && state.startTime === process_.startedAt;
@@ -97,7 +97,8 @@ export async function waitUntilGone(
   return true;
 }
 
-function startTimeOf(pid: number): string {
+/** Empty where unknown. */
+export function startTimeOf(pid: number): string {
   return statFields(pid)?.startTime ?? '';
 }
 

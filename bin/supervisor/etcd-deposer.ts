@@ -1,0 +1,71 @@
+/** The supervisor's own way to etcd, open and warm before it is needed. */
+import type { Configuration } from '../../config/configuration.js';
+import { options } from '../../config/options.js';
+import { deposeCandidate, removeTaskManager } from '../../ha/depose.js';
+import { EtcdKvStore } from '../../ha/etcd/etcd-kv-store.js';
+import type { Candidacy } from '../../ha/services.js';
+import { sleep } from '../../lib/base/clock.js';
+import type { Env } from '../../lib/base/env.js';
+import { hasCode } from '../../lib/base/errors.js';
+import type { TaskManagerId } from '../../lib/base/ids.js';
+import { etcdConnection } from '../etcd-connection.js';
+import type { Deposer } from './supervisor.js';
+
+/** A member that does not answer is found out before it is needed. */
+const warmMs = 5_000;
+const retryMs = 100;
+const callMs = 1_000;
+
+export class EtcdDeposer implements Deposer {
+  readonly #env: Env;
+  readonly #kv: EtcdKvStore;
+  readonly #clusterId: string;
+  readonly #patienceMs: number;
+
+  constructor(env: Env, config: Configuration) {
+    this.#env = env;
+    this.#clusterId = config.get(options.highAvailabilityClusterId);
+    // Later the lease is over by itself.
+    this.#patienceMs = config.get(options.highAvailabilityEtcdLeaseTtl) + 2_000;
+    this.#kv = new EtcdKvStore(env, { ...etcdConnection(config), tryTimeoutMs: 300 });
+  }
+
+  /** Opens connections and keeps them tried. */
+  warm(): void {
+    const ask = (): void => {
+      this.#kv
+        .get(`/millrace/v1/${this.#clusterId}/cluster`, { timeoutMs: callMs })
+        .catch((err: unknown) => {
+          this.#env.log.debug({ err }, 'etcd does not answer');
+        });
+    };
+    ask();
+    setInterval(ask, warmMs).unref();
+  }
+
+  depose({ epoch, key }: Candidacy): Promise<boolean> {
+    return this.#persistently(() =>
+      deposeCandidate(this.#kv, this.#clusterId, epoch, { key, timeoutMs: callMs }),
+    );
+  }
+
+  removeTaskManager(taskManagerId: TaskManagerId, pid: number): Promise<boolean> {
+    return this.#persistently(() =>
+      removeTaskManager(this.#kv, this.#clusterId, taskManagerId, pid),
+    );
+  }
+
+  async #persistently<T>(work: () => Promise<T>): Promise<T> {
+    const { clock } = this.#env;
+    const deadline = clock.now() + this.#patienceMs;
+    for (;;) {
+      try {
+        return await work();
+      } catch (error) {
+        const mayPass = hasCode(error, 'ETCD_UNAVAILABLE') || hasCode(error, 'UNKNOWN_OUTCOME');
+        if (!mayPass || clock.now() >= deadline) throw error;
+        await sleep(clock, retryMs);
+      }
+    }
+  }
+}
