@@ -314,6 +314,12 @@ export const options = {
     '0',
     'Control port of a JobManager; 0 takes a free one. Without high availability TaskManagers need a fixed one.',
   ),
+  jobmanagerRpcBindPort: option(
+    'jobmanager.rpc.bind-port',
+    optional(port()),
+    unset,
+    'Port the JobManager listens on where the one others reach (`jobmanager.rpc.port`) is another: behind a proxy or a mapped port. Unset: the same.',
+  ),
   restAddress: option(
     'rest.address',
     stringType(),

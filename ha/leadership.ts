@@ -1,5 +1,6 @@
 import type { CancelTimer } from '../lib/base/clock.js';
 import type { Env } from '../lib/base/env.js';
+import { hasCode } from '../lib/base/errors.js';
 import type { JobId } from '../lib/base/ids.js';
 import { FencedCheckpointIdCounter } from './checkpoint-id-counter.js';
 import { FencedCheckpointPointerStore } from './checkpoint-pointer-store.js';
@@ -20,6 +21,7 @@ import type {
   JobStore,
   LeaderEpoch,
   Leadership,
+  LeadershipOrigin,
   TakeoverStore,
   TaskManagerInfo,
 } from './services.js';
@@ -34,6 +36,7 @@ export interface LeadershipDeps {
 
 export interface LeadershipOptions {
   readonly epoch: LeaderEpoch;
+  readonly origin: LeadershipOrigin;
   readonly candidate: CandidateInfo;
   readonly candidateKey: string;
   readonly leaseId: LeaseId;
@@ -49,6 +52,7 @@ const republishMs = 1_000;
 /** One leadership: everything written through it is fenced by its candidate key. */
 export class ElectedLeadership implements Leadership {
   readonly epoch: LeaderEpoch;
+  readonly origin: LeadershipOrigin;
   readonly jobs: JobStore;
   readonly results: JobResultStore;
   readonly history: JobHistoryStore;
@@ -68,7 +72,8 @@ export class ElectedLeadership implements Leadership {
     this.#deps = deps;
     this.#options = options;
     this.epoch = options.epoch;
-    this.#since = env.clock.wallTime();
+    this.origin = options.origin;
+    this.#since = options.origin.electedAt;
     this.#writer = new FencedWriter(env, kv, { ...options, signal: this.#controller.signal });
     this.jobs = new FencedJobStore(this.#writer, keys, storage);
     this.results = new FencedJobResultStore(this.#writer, keys, storage, env.log);
@@ -89,7 +94,13 @@ export class ElectedLeadership implements Leadership {
   }
 
   async publishActive(): Promise<void> {
-    await this.#publish();
+    try {
+      await this.#publish();
+    } catch (err) {
+      // Without space etcd takes no record, but it keeps the candidate key, which names this leader.
+      if (!hasCode(err, 'ETCD_NO_SPACE')) throw err;
+      this.#env.log.warn({ err }, 'the leader record is published when etcd has space again');
+    }
     this.#unsubscribe();
     this.#unsubscribe = this.#deps.watch.subscribe(() => {
       this.#checkPublished();
@@ -149,13 +160,14 @@ export class ElectedLeadership implements Leadership {
     this.#cancelRepublish = this.#env.clock.setTimer(republishMs, () => {
       this.#cancelRepublish = undefined;
       if (this.#isPublished() || !this.mayAct()) return;
-      this.#env.log.warn({ event: 'leader.republished' }, 'the leader record was changed');
       this.#publish().then(
         () => {
+          this.#env.log.warn({ event: 'leader.republished' }, 'the leader record was put again');
           this.#checkPublished();
         },
         (err: unknown) => {
-          this.#env.log.warn({ err }, 'publishing the leader record failed');
+          this.#env.log.debug({ err }, 'publishing the leader record failed');
+          this.#checkPublished();
         },
       );
     });

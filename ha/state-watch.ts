@@ -38,6 +38,8 @@ export class StateWatch implements Closeable {
   #started = false;
   #closed = false;
   #failures = 0;
+  /** Watches in a row that ended soon after they were opened. */
+  #shortWatches = 0;
 
   constructor(env: Env, kv: KvStore, options: StateWatchOptions) {
     this.#env = env;
@@ -113,6 +115,7 @@ export class StateWatch implements Closeable {
 
   #openWatch(): void {
     const { prefix } = this.#options;
+    const openedAt = this.#env.clock.now();
     const startRevision = this.#revision + 1;
     const request = { key: prefix, rangeEnd: prefixEnd(prefix), startRevision };
     const watch: Watch = this.#kv.watch(request, {
@@ -134,7 +137,12 @@ export class StateWatch implements Closeable {
         if (this.#closed || this.#watch !== watch) return;
         this.#watch = undefined;
         this.#env.log.debug({ err: error }, 'watch ended, listing again');
-        this.#list();
+        const { retryMs } = this.#options;
+        this.#shortWatches =
+          this.#env.clock.now() - openedAt < retryMs ? this.#shortWatches + 1 : 0;
+        // Watches that are refused as soon as they are opened must not become a loop.
+        if (this.#shortWatches > 1) this.#arm(retryMs);
+        else this.#list();
       },
     });
     this.#watch = watch;

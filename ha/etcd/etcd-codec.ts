@@ -156,3 +156,45 @@ function fromResponseOp(op: TxnOp, part: IResponseOp, revision: string): TxnOpRe
 export function fromEvent(event: IEvent): WatchEvent {
   return { type: event.type === 'Delete' ? 'delete' : 'put', entry: fromKeyValue(event.kv) };
 }
+
+/** What a request does, for people: "read a", "write a and 3 more". */
+export function describeRequest(request: RangeRequest | TxnRequest): string {
+  if ('key' in request) return `read ${request.key}`;
+  const keys = (ops: readonly TxnOp[], wanted: (op: TxnOp) => boolean): string[] =>
+    ops.flatMap((op) =>
+      op.op === 'txn' ? keys([...op.then, ...(op.else ?? [])], wanted) : wanted(op) ? [op.key] : [],
+    );
+  const all = [...request.then, ...(request.else ?? [])];
+  const written = keys(all, ({ op }) => op !== 'get');
+  const named =
+    written.length > 0 ? written : [...keys(all, () => true), ...request.compare.map((c) => c.key)];
+  const more = named.length > 1 ? ` and ${String(named.length - 1)} more` : '';
+  return `${written.length > 0 ? 'write' : 'read'} ${named[0] ?? 'nothing'}${more}`;
+}
+
+/** etcd's limits unless it was started with others. */
+const maxTxnOps = 128;
+const maxRequestBytes = 1.5 * 1_024 * 1_024;
+
+/** Why etcd would refuse a transaction for its size; `undefined` when it would not. */
+export function excessOf(request: TxnRequest): string | undefined {
+  const parts = [request.compare, request.then, request.else ?? []];
+  const most = Math.max(...parts.map((part) => part.length));
+  if (most > maxTxnOps) {
+    return `${String(most)} operations in one transaction, and etcd takes ${String(maxTxnOps)}`;
+  }
+  const bytes = sizeOf(request);
+  return bytes <= maxRequestBytes
+    ? undefined
+    : `${String(bytes)} bytes in one request, and etcd takes ${String(maxRequestBytes)}`;
+}
+
+function sizeOf(request: TxnRequest): number {
+  let bytes = 0;
+  for (const { key } of request.compare) bytes += key.length;
+  for (const op of [...request.then, ...(request.else ?? [])]) {
+    if (op.op === 'txn') bytes += sizeOf(op);
+    else bytes += op.key.length + (op.op === 'put' ? op.value.byteLength : 0);
+  }
+  return bytes;
+}

@@ -1,11 +1,11 @@
 /**
  * KvStore over etcd. It chooses the member for every call itself: the one that answered last, another
- * one after a failure, those that failed lately last. Writes are sent once; they move to another member
- * only when they certainly did not happen.
+ * one after a failure, those that failed lately last. Reads that get no answer soon are sent to the next
+ * member as well. Writes are sent once; they move to another member only when they certainly did not happen.
  */
 import { sleep } from '../../lib/base/clock.js';
 import { childEnv, type Env } from '../../lib/base/env.js';
-import { MillraceError } from '../../lib/base/errors.js';
+import { hasCode, MillraceError } from '../../lib/base/errors.js';
 import {
   isReadOnly,
   type CallOptions,
@@ -22,30 +22,38 @@ import {
   type WatchRequest,
 } from '../kv-store.js';
 import type { StoreMember } from '../services.js';
+import { describeRequest, excessOf } from './etcd-codec.js';
+import { EtcdCertificates, type EtcdAuth, type EtcdSslFiles } from './etcd-credentials.js';
 import { classify, refused, unavailable, unknownOutcome } from './etcd-errors.js';
-import { EtcdMember, type EtcdTls } from './etcd-member.js';
+import { EtcdMember } from './etcd-member.js';
 import { EtcdWatch } from './etcd-watch.js';
+import { raceRead } from './hedged-read.js';
+import { MemberRanking } from './member-ranking.js';
 import { describeMember, silentMember } from './store-health.js';
 
 export interface EtcdKvStoreOptions {
   /** Client URLs of the members, all `http://` or all `https://`. */
   readonly endpoints: readonly string[];
-  readonly tls?: EtcdTls;
+  /** Certificates; for `https://` only. Default: the authorities Node trusts, and none of our own. */
+  readonly ssl?: EtcdSslFiles;
+  /** How often changed certificate files are looked for. Default 10 s. */
+  readonly sslReloadMs?: number;
+  readonly auth?: EtcdAuth;
   /** Bound on one try at one member. Default 1,000 ms. */
   readonly tryTimeoutMs?: number;
   /** Bound on a call, all tries included. Default 5,000 ms. */
   readonly callTimeoutMs?: number;
+  /** A read without an answer for so long is sent to another member too. Default 150 ms. */
+  readonly hedgeAfterMs?: number;
 }
 
-interface RankedMember {
-  readonly member: EtcdMember;
-  failures: number;
-  /** Monotonic ms until which others are preferred. */
-  avoidUntil: number;
-}
+/** One try at one member. */
+type Try<T> = (member: EtcdMember, timeoutMs: number) => Promise<T>;
 
-/** What a call does to the store: decides what may be repeated. */
-type Effect = 'read' | 'write';
+interface CallContext extends CallOptions {
+  /** For the error when etcd refuses. */
+  readonly what?: () => string;
+}
 
 const pauseBetweenRoundsMs = 100;
 const watchOpenTimeoutMs = 2_000;
@@ -57,33 +65,55 @@ export class EtcdKvStore implements KvStore {
   readonly description: string;
   readonly #env: Env;
   readonly #endpoints: readonly string[];
-  readonly #members: RankedMember[];
+  readonly #ranking: MemberRanking;
+  readonly #certificates: EtcdCertificates | undefined;
+  readonly #user: string | undefined;
   readonly #tryTimeoutMs: number;
   readonly #callTimeoutMs: number;
+  readonly #hedgeAfterMs: number;
   readonly #closing = new AbortController();
   readonly #watches = new Set<EtcdWatch>();
   readonly #calls = new Set<Promise<unknown>>();
+  #isFull = false;
   #closed: Promise<void> | undefined;
 
-  /** @throws CONFIG when there is no endpoint or one is no URL. */
+  /** @throws CONFIG when there is no endpoint, one is no URL, or the certificates are not usable. */
   constructor(env: Env, options: EtcdKvStoreOptions) {
     this.#env = childEnv(env, 'etcd');
-    this.#endpoints = checkEndpoints(options.endpoints);
+    this.#endpoints = checkEndpoints(options);
     this.description = `etcd at ${this.#endpoints.join(', ')}`;
     this.#tryTimeoutMs = options.tryTimeoutMs ?? 1_000;
     this.#callTimeoutMs = options.callTimeoutMs ?? 5_000;
-    this.#members = this.#endpoints.map((endpoint) => ({
-      member: new EtcdMember(env.clock, { endpoint, ...(options.tls && { tls: options.tls }) }),
-      failures: 0,
-      avoidUntil: 0,
-    }));
+    this.#hedgeAfterMs = options.hedgeAfterMs ?? 150;
+    this.#user = options.auth?.username;
+    const { ssl, sslReloadMs, auth } = options;
+    if (ssl !== undefined) {
+      this.#certificates = new EtcdCertificates(this.#env, ssl, {
+        ...(sslReloadMs !== undefined && { reloadMs: sslReloadMs }),
+        onChange: (tls) => {
+          for (const member of this.#ranking.members) member.replaceTls(tls);
+        },
+      });
+    }
+    const tls = this.#certificates?.current;
+    const members = this.#endpoints.map(
+      (endpoint) =>
+        new EtcdMember(env.clock, {
+          endpoint,
+          ...(tls && { tls }),
+          ...(ssl?.serverName !== undefined && { serverName: ssl.serverName }),
+          ...(auth && { auth }),
+        }),
+    );
     // Processes do not all begin with the same member.
-    const first = Math.floor(env.random.next() * this.#members.length);
-    this.#members.push(...this.#members.splice(0, first));
+    const first = Math.floor(env.random.next() * members.length);
+    members.push(...members.splice(0, first));
+    this.#ranking = new MemberRanking(env.clock, this.#env.metrics, members);
   }
 
   range(request: RangeRequest, options?: CallOptions): Promise<RangeResult> {
-    return this.#call('read', options, (member, ms) => member.range(request, ms));
+    const context = { ...options, what: () => describeRequest(request) };
+    return this.#read(context, (member, ms) => member.range(request, ms));
   }
 
   async get(key: string, options?: CallOptions): Promise<KvEntry | undefined> {
@@ -91,20 +121,29 @@ export class EtcdKvStore implements KvStore {
     return entries[0];
   }
 
-  txn(request: TxnRequest, options?: CallOptions): Promise<TxnResult> {
-    const effect = isReadOnly(request) ? 'read' : 'write';
-    return this.#call(effect, options, (member, ms) => member.txn(request, ms));
+  async txn(request: TxnRequest, options?: CallOptions): Promise<TxnResult> {
+    const context = { ...options, what: () => describeRequest(request) };
+    const excess = excessOf(request);
+    if (excess !== undefined) {
+      throw new MillraceError('ETCD_REJECTED', `cannot ${context.what()}: ${excess}`);
+    }
+    const run: Try<TxnResult> = (member, ms) => member.txn(request, ms);
+    if (isReadOnly(request)) return this.#read(context, run);
+    const result = await this.#write(context, run);
+    const branch = result.succeeded ? request.then : (request.else ?? []);
+    if (this.#isFull && branch.some(({ op }) => op === 'put')) this.#noteSpace(false);
+    return result;
   }
 
   watch(request: WatchRequest, listener: WatchListener): Watch {
-    const ranked = this.#ranking()[0]!;
+    const ranked = this.#ranking.best();
     const watch: EtcdWatch = new EtcdWatch(this.#env.clock, ranked.member, {
       request,
       listener,
       openTimeoutMs: watchOpenTimeoutMs,
       onDone: (failed) => {
         this.#watches.delete(watch);
-        if (failed && !this.#closing.signal.aborted) this.#noteFailure(ranked);
+        if (failed && !this.#closing.signal.aborted) this.#ranking.noteFailure(ranked);
       },
     });
     this.#watches.add(watch);
@@ -112,47 +151,63 @@ export class EtcdKvStore implements KvStore {
   }
 
   grantLease(ttlMs: number, options?: CallOptions): Promise<LeaseGrant> {
-    return this.#call('write', options, (member, ms) => member.grantLease(ttlMs, ms));
+    const context = { ...options, what: () => 'grant a lease' };
+    return this.#write(context, (member, ms) => member.grantLease(ttlMs, ms));
   }
 
   keepAliveOnce(leaseId: LeaseId, options?: CallOptions): Promise<number> {
     return this.#track(async () => {
-      const ranked = this.#ranking()[0]!;
+      const ranked = this.#ranking.best();
       const timeoutMs = options?.timeoutMs ?? this.#tryTimeoutMs;
       try {
         const ttlMs = await ranked.member.keepAlive(leaseId, timeoutMs);
-        this.#noteSuccess(ranked);
+        this.#ranking.noteSuccess(ranked);
         return ttlMs;
       } catch (error) {
         const failure = classify(error);
         if (failure === 'lease-not-found') return 0;
-        if (failure === 'rejected') throw refused(failure, error);
-        this.#noteFailure(ranked);
+        if (failure === 'rejected') throw this.#refused(failure, error, {});
+        this.#ranking.noteFailure(ranked);
         throw unavailable([ranked.member.endpoint], error);
       }
     });
   }
 
   async revokeLease(leaseId: LeaseId, options?: CallOptions): Promise<void> {
+    const context = { ...options, what: () => 'revoke a lease' };
     try {
       // Revoking twice is harmless, and the second time says that there is no such lease.
-      await this.#call('read', options, (member, ms) => member.revokeLease(leaseId, ms));
+      await this.#read(context, (member, ms) => member.revokeLease(leaseId, ms));
     } catch (error) {
-      if (!(error instanceof MillraceError) || error.code !== 'LEASE_NOT_FOUND') throw error;
+      if (!hasCode(error, 'LEASE_NOT_FOUND')) throw error;
     }
   }
 
   timeToLive(leaseId: LeaseId, options?: CallOptions): Promise<number | undefined> {
-    return this.#call('read', options, (member, ms) => member.timeToLive(leaseId, ms));
+    return this.#read({ ...options }, (member, ms) => member.timeToLive(leaseId, ms));
   }
 
   /** How each member answers now, in the order of the endpoints, each within 2 s; never rejects. */
   members(): Promise<StoreMember[]> {
     const asked = this.#endpoints.map((endpoint) => {
-      const ranked = this.#members.find(({ member }) => member.endpoint === endpoint)!;
-      return this.#track(() => this.#ask(ranked.member));
+      const member = this.#ranking.members.find((candidate) => candidate.endpoint === endpoint)!;
+      return this.#track(() => this.#ask(member));
     });
     return Promise.all(asked);
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    this.#closing.abort();
+    await this.#certificates?.close();
+    for (const watch of [...this.#watches]) watch.close();
+    for (const member of this.#ranking.members) member.close();
+    // Calls under way end by their deadlines at the latest.
+    await Promise.allSettled(this.#calls);
   }
 
   async #ask(member: EtcdMember): Promise<StoreMember> {
@@ -173,52 +228,81 @@ export class EtcdKvStore implements KvStore {
     }
   }
 
-  close(): Promise<void> {
-    this.#closed ??= this.#close();
-    return this.#closed;
+  /** Tries members until one answers or the time is over, several at once when the first ones are slow. */
+  #read<T>(context: CallContext, run: Try<T>): Promise<T> {
+    const { clock, metrics } = this.#env;
+    const deadline = clock.now() + (context.timeoutMs ?? this.#callTimeoutMs);
+    return this.#track(async () => {
+      for (;;) {
+        const round = await raceRead<T>({
+          clock,
+          metrics,
+          ranking: this.#ranking,
+          hedgeAfterMs: this.#hedgeAfterMs,
+          run: (member) => this.#track(() => run(member, this.#tryTimeout(deadline))),
+          isOver: () => this.#closing.signal.aborted,
+        });
+        if ('value' in round) return round.value;
+        if (this.#closing.signal.aborted) throw closed(round.error);
+        if (round.refusal !== undefined) throw this.#refused(round.refusal, round.error, context);
+        await sleep(clock, pauseBetweenRoundsMs, this.#closing.signal);
+        if (clock.now() >= deadline) throw unavailable(this.#endpoints, round.error);
+      }
+    });
   }
 
-  async #close(): Promise<void> {
-    this.#closing.abort();
-    for (const watch of [...this.#watches]) watch.close();
-    for (const { member } of this.#members) member.close();
-    // Calls under way end by their deadlines at the latest.
-    await Promise.allSettled(this.#calls);
-  }
-
-  /** Tries members in turn for as long as the effect allows and time is left. */
-  #call<T>(
-    effect: Effect,
-    options: CallOptions | undefined,
-    run: (member: EtcdMember, timeoutMs: number) => Promise<T>,
-  ): Promise<T> {
+  #write<T>(context: CallContext, run: Try<T>): Promise<T> {
     const { clock } = this.#env;
-    const deadline = clock.now() + (options?.timeoutMs ?? this.#callTimeoutMs);
+    const deadline = clock.now() + (context.timeoutMs ?? this.#callTimeoutMs);
     return this.#track(async () => {
       for (let attempt = 1; ; attempt += 1) {
-        const ranked = this.#ranking()[0]!;
-        const timeoutMs = Math.max(1, Math.min(this.#tryTimeoutMs, deadline - clock.now()));
+        const ranked = this.#ranking.best();
         try {
-          const result = await run(ranked.member, timeoutMs);
-          this.#noteSuccess(ranked);
+          const result = await run(ranked.member, this.#tryTimeout(deadline));
+          this.#ranking.noteSuccess(ranked);
           return result;
         } catch (error) {
           if (this.#closing.signal.aborted) throw closed(error);
           const failure = classify(error);
           if (failure === 'rejected' || failure === 'lease-not-found') {
-            this.#noteSuccess(ranked);
-            throw refused(failure, error);
+            this.#ranking.noteSuccess(ranked);
+            throw this.#refused(failure, error, context);
           }
-          this.#noteFailure(ranked);
-          if (failure === 'unknown' && effect === 'write') {
-            throw unknownOutcome(ranked.member.endpoint, error);
-          }
-          const isRoundOver = attempt % this.#members.length === 0;
+          this.#ranking.noteFailure(ranked);
+          if (failure === 'unknown') throw unknownOutcome(ranked.member.endpoint, error);
+          const isRoundOver = attempt % this.#endpoints.length === 0;
           if (isRoundOver) await sleep(clock, pauseBetweenRoundsMs, this.#closing.signal);
           if (clock.now() >= deadline) throw unavailable(this.#endpoints, error);
         }
       }
     });
+  }
+
+  #tryTimeout(deadline: number): number {
+    return Math.max(1, Math.min(this.#tryTimeoutMs, deadline - this.#env.clock.now()));
+  }
+
+  #refused(
+    failure: 'rejected' | 'lease-not-found',
+    cause: unknown,
+    { what }: CallContext,
+  ): MillraceError {
+    const error = refused(failure, cause, {
+      ...(what && { what: what() }),
+      ...(this.#user !== undefined && { user: this.#user }),
+    });
+    if (error.code === 'ETCD_NO_SPACE') this.#noteSpace(true, error);
+    return error;
+  }
+
+  /** One line per episode. */
+  #noteSpace(isFull: boolean, err?: Error): void {
+    const { log, metrics } = this.#env;
+    metrics.gauge('etcdNoSpace').set(isFull ? 1 : 0);
+    if (isFull === this.#isFull) return;
+    this.#isFull = isFull;
+    if (isFull) log.error({ event: 'etcd.no-space', err }, 'etcd takes no writes');
+    else log.info({ event: 'etcd.space-again' }, 'etcd takes writes again');
   }
 
   async #track<T>(work: () => Promise<T>): Promise<T> {
@@ -231,33 +315,9 @@ export class EtcdKvStore implements KvStore {
       this.#calls.delete(running);
     }
   }
-
-  /** Best first. Members that failed lately come after all others, the longest known first. */
-  #ranking(): RankedMember[] {
-    const now = this.#env.clock.now();
-    const penalty = (ranked: RankedMember): number =>
-      ranked.avoidUntil > now ? ranked.avoidUntil : 0;
-    // The sort is stable: among equals the one that answered last stays in front.
-    return [...this.#members].sort((a, b) => penalty(a) - penalty(b));
-  }
-
-  #noteSuccess(ranked: RankedMember): void {
-    ranked.failures = 0;
-    ranked.avoidUntil = 0;
-    if (this.#members[0] === ranked) return;
-    this.#members.splice(this.#members.indexOf(ranked), 1);
-    this.#members.unshift(ranked);
-  }
-
-  #noteFailure(ranked: RankedMember): void {
-    ranked.failures += 1;
-    const penaltyMs = Math.min(5_000, 250 * 2 ** Math.min(ranked.failures, 8));
-    ranked.avoidUntil = this.#env.clock.now() + penaltyMs;
-    this.#env.metrics.counter('etcdFailures', { endpoint: ranked.member.endpoint }).inc();
-  }
 }
 
-function checkEndpoints(endpoints: readonly string[]): readonly string[] {
+function checkEndpoints({ endpoints, ssl }: EtcdKvStoreOptions): readonly string[] {
   if (endpoints.length === 0) {
     throw new MillraceError('CONFIG', 'high-availability.etcd.endpoints names no endpoint');
   }
@@ -268,6 +328,18 @@ function checkEndpoints(endpoints: readonly string[]): readonly string[] {
         `"${endpoint}" in high-availability.etcd.endpoints is not of the form http://host:port`,
       );
     }
+    if (ssl !== undefined && !endpoint.startsWith('https:')) {
+      throw new MillraceError(
+        'CONFIG',
+        `"${endpoint}" in high-availability.etcd.endpoints is not encrypted, but high-availability.etcd.ssl.* is set: write https://`,
+      );
+    }
+  }
+  if (new Set(endpoints.map((endpoint) => endpoint.startsWith('https:'))).size > 1) {
+    throw new MillraceError(
+      'CONFIG',
+      'high-availability.etcd.endpoints has endpoints with http:// and with https://: use one of them for all',
+    );
   }
   return [...endpoints];
 }

@@ -3,7 +3,7 @@ import type { CancelTimer, Clock } from '../../lib/base/clock.js';
 import { MillraceError } from '../../lib/base/errors.js';
 import type { Watch, WatchEvent, WatchListener, WatchRequest } from '../kv-store.js';
 import { fromEvent, toKey } from './etcd-codec.js';
-import { endStream, type EtcdMember, type WatchStream } from './etcd-member.js';
+import type { EtcdMember, OpenWatch } from './etcd-member.js';
 
 export interface EtcdWatchOptions {
   readonly request: WatchRequest;
@@ -17,19 +17,21 @@ export interface EtcdWatchOptions {
 /** One watch on one stream of one member. Any irregularity ends it: whoever watches reads again. */
 export class EtcdWatch implements Watch {
   readonly #options: EtcdWatchOptions;
+  readonly #member: EtcdMember;
   readonly #cancelOpenTimer: CancelTimer;
-  #stream: WatchStream | undefined;
+  #open: OpenWatch | undefined;
   #fragments: WatchEvent[] = [];
   #done = false;
 
   constructor(clock: Clock, member: EtcdMember, options: EtcdWatchOptions) {
     this.#options = options;
+    this.#member = member;
     this.#cancelOpenTimer = clock.setTimer(options.openTimeoutMs, () => {
       this.#fail(new Error(`${member.endpoint} did not open the watch in time`));
     });
-    member.openWatch().then(
-      (stream) => {
-        this.#attach(stream);
+    member.openWatch(options.openTimeoutMs).then(
+      (open) => {
+        this.#attach(open);
       },
       (error: unknown) => {
         this.#fail(error);
@@ -41,16 +43,17 @@ export class EtcdWatch implements Watch {
     this.#finish(false);
   }
 
-  #attach(stream: WatchStream): void {
+  #attach(open: OpenWatch): void {
+    const { stream } = open;
     // Also after the end: an error event that nobody hears would end the process.
     stream.on('error', (error) => {
       this.#fail(error);
     });
     if (this.#done) {
-      endStream(stream);
+      open.end();
       return;
     }
-    this.#stream = stream;
+    this.#open = open;
     stream.on('data', (response) => {
       this.#onResponse(response);
     });
@@ -72,6 +75,8 @@ export class EtcdWatch implements Watch {
     if (this.#done) return;
     if (response.canceled) {
       const reason = response.cancel_reason === '' ? 'no reason given' : response.cancel_reason;
+      // What etcd says of a watch under a token that has expired, too.
+      if (/permission|token/i.test(reason)) this.#member.forgetToken();
       this.#fail(
         new Error(
           `etcd cancelled the watch (compacted at ${response.compact_revision}; ${reason})`,
@@ -100,7 +105,7 @@ export class EtcdWatch implements Watch {
     if (this.#done) return;
     this.#done = true;
     this.#cancelOpenTimer();
-    if (this.#stream !== undefined) endStream(this.#stream);
+    this.#open?.end();
     this.#options.onDone(failed);
   }
 }

@@ -48,6 +48,11 @@ export const errorCodes = {
     'external',
     'etcd refused a request that will not become right by repeating it',
   ),
+  ETCD_NO_SPACE: entry(
+    'backoff',
+    'external',
+    'etcd has no space left (alarm NOSPACE); leadership and running tasks go on without writes',
+  ),
   UNKNOWN_OUTCOME: entry(
     'backoff',
     'external',
@@ -76,6 +81,11 @@ export const errorCodes = {
     'backoff',
     'system',
     'no JobManager leads right now; one is elected within the lease',
+  ),
+  ADOPTION_REFUSED: entry(
+    'backoff',
+    'system',
+    'tasks could not go on under a new leader; their job is restored from its latest checkpoint',
   ),
   STALE_EPOCH: entry('never', 'system', 'the message belongs to an older leadership or attempt'),
 

@@ -104,6 +104,27 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     'Requests an etcd member (label `endpoint`) did not answer in time or at all.',
   ),
   jobManagerCounter(
+    'etcdHedgedReads',
+    'requests',
+    'Reads that were sent to another etcd member as well, since the first had not answered within 150 ms.',
+  ),
+  jobManagerCounter(
+    'etcdHedgedReadsWon',
+    'requests',
+    'Of them, those the other member answered first.',
+  ),
+  jobManagerCounter(
+    'etcdCertificateReloads',
+    'reloads',
+    'Times that changed certificate files for etcd were taken into use.',
+  ),
+  jobManager('etcdNoSpace', 'state', '1 while etcd refuses writes for want of space, else 0.'),
+  jobManager(
+    'etcdDbSizeBytes',
+    'bytes',
+    'Database file of an etcd member (label `endpoint`), looked at every 30 s.',
+  ),
+  jobManagerCounter(
     'unknownOutcomes',
     'writes',
     'Writes whose answer was lost; they are sent again.',
