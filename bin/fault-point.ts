@@ -2,6 +2,7 @@
 import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Env, FaultPoint } from '../lib/base/env.js';
+import { MillraceError } from '../lib/base/errors.js';
 
 /** Who died of an armed fault point. */
 export interface FiredFault {
@@ -44,4 +45,23 @@ export function faultFromEnvironment(
       process.kill(process.pid, 'SIGKILL');
     },
   };
+}
+
+/**
+ * With MILLRACE_INTERNAL_BLOCK set to a number of ms, SIGUSR2 keeps the main thread busy for that long, as a runaway
+ * computation would: nothing else runs on it, timers and signals included.
+ */
+export function blockOnSignal(environment: Readonly<Record<string, string | undefined>>): void {
+  const setting = environment['MILLRACE_INTERNAL_BLOCK'];
+  if (setting === undefined || setting === '') return;
+  const ms = Number(setting);
+  if (!Number.isInteger(ms) || ms < 1)
+    throw new MillraceError(
+      'CONFIG',
+      `MILLRACE_INTERNAL_BLOCK must be a number of ms, got ${setting}`,
+    );
+  process.on('SIGUSR2', () => {
+    // Not Atomics.wait: a thread that waits takes no CPU, and one that computes is what happens.
+    for (const until = performance.now() + ms; performance.now() < until;);
+  });
 }

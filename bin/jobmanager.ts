@@ -38,7 +38,12 @@ async function start(context: ProcessContext): Promise<Closeable> {
   const ha = registry.own('high availability', await openHa(context), (one) => one.close());
   const host = config.get(options.jobmanagerRpcAddress);
   const port = config.get(options.jobmanagerRpcPort);
-  const rpc = new GrpcJobManagerServer(env, { host, port });
+  const bindPort = config.get(options.jobmanagerRpcBindPort);
+  const rpc = new GrpcJobManagerServer(env, {
+    host,
+    port,
+    ...(bindPort !== undefined && { bindPort }),
+  });
   registry.own('rpc server', rpc, (server) => server.close());
   const rpcAddress = await rpc.listen();
 

@@ -21,7 +21,7 @@ import { SystemClock } from '../lib/base/system-clock.js';
 import { SystemRandom } from '../lib/base/system-random.js';
 import { exitCodeOf, exitCodes } from './exit-codes.js';
 import { etcdConnection } from './etcd-connection.js';
-import { faultFromEnvironment } from './fault-point.js';
+import { blockOnSignal, faultFromEnvironment } from './fault-point.js';
 import { connectSupervisor, type SupervisorLink } from './supervisor/supervisor-link.js';
 
 export interface ProcessContext {
@@ -117,6 +117,7 @@ function openProcess(
     log: createLogger(log),
     ...faultFromEnvironment(process.env),
   };
+  blockOnSignal(process.env);
   env.log.info(
     {
       event: `${role}.starting`,

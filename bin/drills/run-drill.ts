@@ -56,7 +56,8 @@ export async function runDrill(drill: Drill, options: DrillOptions): Promise<Dri
         environment: wanted.environment(resolve(options.folder, clusterId)),
       }),
     };
-    const cluster = await LocalCluster.start(clusterOptions, progress);
+    const cluster = await LocalCluster.start(clusterOptions, progress).catch(describe);
+    if (typeof cluster === 'string') return notStarted(drill, cluster, began);
     let report: DrillReport | undefined;
     try {
       report = await new DrillRun(cluster, links, drill, options, began).run();
@@ -88,9 +89,23 @@ export async function runDrillOn(
     return await new DrillRun(cluster, links, drill, options, Date.now()).run();
   } finally {
     const alive = cluster.processes().filter((one) => one.alive);
-    for (const { name } of ran) if (!alive.some((one) => one.name === name)) await cluster.restart(name);
+    for (const { name } of ran)
+      if (!alive.some((one) => one.name === name)) await cluster.restart(name);
     await links.close();
   }
+}
+
+function notStarted(drill: Drill, failure: string, began: number): DrillReport {
+  return {
+    drill: drill.name,
+    passed: false,
+    exactlyOnce: false,
+    committedLines: 0,
+    findings: {},
+    failure,
+    durationMs: Date.now() - began,
+    timeline: [],
+  };
 }
 
 type PerProcess = Readonly<Record<string, Readonly<Record<string, string>>>>;

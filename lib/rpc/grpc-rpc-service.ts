@@ -30,6 +30,8 @@ export interface GrpcServerOptions {
   readonly host: string;
   /** 0 takes a free port. */
   readonly port: number;
+  /** The port it listens on, where others reach it under `port`. Default: `port`. */
+  readonly bindPort?: number;
 }
 
 // It writes to standard error by itself; what matters reaches us as errors.
@@ -85,18 +87,18 @@ export class GrpcJobManagerServer implements JobManagerRpcServer {
   }
 
   async listen(): Promise<string> {
-    const { host, port } = this.#options;
+    const { host, port, bindPort = port } = this.#options;
     const bound = await new Promise<number>((resolve, reject) => {
       this.#server.bindAsync(
-        formatAddress(host, port),
+        formatAddress(host, bindPort),
         ServerCredentials.createInsecure(),
         (error, boundPort) => {
           if (error === null) resolve(boundPort);
-          else reject(bindError(error, host, port));
+          else reject(bindError(error, host, bindPort));
         },
       );
     });
-    return formatAddress(host, bound);
+    return formatAddress(host, bindPort === port ? bound : port);
   }
 
   lead(service: LeaderService): void {
