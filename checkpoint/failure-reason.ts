@@ -25,6 +25,8 @@ export const checkpointFailureReasons = {
   TASK_FINISHED: entry(false, 'a task finished while it was triggered; it is planned anew'),
   JOB_FAILOVER: entry(false, 'tasks of the job are being restarted or the job is ending'),
   SUBSUMED: entry(false, 'a later checkpoint completed first'),
+  LATER_ABORTED: entry(false, 'a later checkpoint was aborted, and tasks drop barriers up to it'),
+  LEADER_SUSPENDED: entry(false, 'the leader was suspended while it triggered the checkpoint'),
   METADATA: entry(true, 'its metadata could not be written'),
   POINTER_REFUSED: entry(true, 'its pointer was refused: this or a later checkpoint is stored'),
   LEADERSHIP_LOST: entry(false, 'this process is no longer the leader'),

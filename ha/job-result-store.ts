@@ -87,6 +87,11 @@ export class FencedJobResultStore implements JobResultStore {
     return results.sort((a, b) => a.finishedAt - b.finishedAt);
   }
 
+  async listIds(): Promise<JobId[]> {
+    const entries = await this.#writer.list(this.#keys.resultsPrefix, { keysOnly: true });
+    return entries.map((entry) => this.#jobIdOf(entry));
+  }
+
   /** One damaged result must not keep a leader from its other jobs: what is readable of it is told. */
   async #decodeForList(entry: KvEntry): Promise<JobResult & { readonly dirty: boolean }> {
     try {

@@ -156,6 +156,14 @@ export class CheckpointCoordinatorMachine {
         return this.#onPointerFailed(input.checkpointId, input.failure, now);
       case 'timerFired':
         return this.#onTimer(now);
+      case 'resumed':
+        // Acknowledgements waited as well: time in which nothing could be decided expires nothing.
+        for (const pending of this.#pending) pending.deadline += input.suspendedMs;
+        return;
+      case 'triggerUncertain': {
+        const pending = this.#find(input.checkpointId, 'TRIGGERED');
+        if (pending !== undefined) this.#fail(pending, 'LEADER_SUSPENDED', now);
+      }
     }
   }
 
@@ -514,6 +522,7 @@ export class CheckpointCoordinatorMachine {
     cause?: Failure,
   ): void {
     const { checkpointId, state } = pending;
+    if (state === 'ABORTED') return;
     pending.go('ABORTED');
     this.#remove(pending, now);
     this.#openGates(pending);
@@ -533,7 +542,16 @@ export class CheckpointCoordinatorMachine {
     } else {
       this.#settleFailed(pending.tokens, failure);
     }
+    if (state !== 'PREPARING') this.#failEarlier(checkpointId, now);
     this.#count(reason, failure);
+  }
+
+  /** Tasks told of an abort drop the barriers of everything before it: what is not acknowledged never will be. */
+  #failEarlier(checkpointId: number, now: number): void {
+    const earlier = this.#pending.filter(
+      (one) => one.checkpointId < checkpointId && one.state === 'TRIGGERED',
+    );
+    for (const one of earlier) this.#fail(one, 'LATER_ABORTED', now);
   }
 
   #count(reason: CheckpointFailureReason, failure: Failure): void {

@@ -27,7 +27,7 @@ import type {
   PointerStore,
 } from '../types.js';
 import { CheckpointCoordinatorMachine } from './checkpoint-coordinator.machine.js';
-import { CheckpointStatisticsTracker } from './checkpoint-statistics.js';
+import type { CheckpointStatisticsTracker } from './checkpoint-statistics.js';
 import type {
   CoordinatorEffect,
   CoordinatorEvent,
@@ -51,8 +51,8 @@ export interface CheckpointCoordinatorOptions {
   readonly config: CheckpointSettings;
   /** With the parallelism the job really runs at. */
   readonly vertices: readonly CheckpointedVertex[];
-  /** How many checkpoints the statistics remember (web.checkpoints.history). */
-  readonly historySize: number;
+  /** Outlives the coordinator: a job that restarts goes on counting. */
+  readonly statistics: CheckpointStatisticsTracker;
 }
 
 /** How often a suspended coordinator looks whether it may act again. */
@@ -68,8 +68,11 @@ export class CheckpointCoordinator implements Closeable {
   readonly #statistics: CheckpointStatisticsTracker;
   readonly #work: CloseableRegistry;
   readonly #waiting = new Map<number, Deferred<CompletedCheckpoint>>();
+  #pointers: readonly CheckpointPointer[] = [];
   #tokens = 0;
   #inbox: CoordinatorInput[] = [];
+  /** What tasks are to be told again: the deadline passed while they were being told. */
+  #untold: CoordinatorEffect[] = [];
   #isDraining = false;
   #isClosed = false;
   #cancelTimer: CancelTimer | undefined;
@@ -79,7 +82,7 @@ export class CheckpointCoordinator implements Closeable {
   #collectAgain = false;
 
   constructor(env: Env, deps: CheckpointCoordinatorDeps, options: CheckpointCoordinatorOptions) {
-    const { jobId, jobName, epochLabel, vertices, config, historySize } = options;
+    const { jobId, jobName, epochLabel, vertices, config } = options;
     this.#env = childEnv(env, 'checkpoint-coordinator', { jobId });
     this.#deps = deps;
     this.#options = options;
@@ -87,7 +90,7 @@ export class CheckpointCoordinator implements Closeable {
       { jobId, jobName, epochLabel, vertices },
       config,
     );
-    this.#statistics = new CheckpointStatisticsTracker(historySize);
+    this.#statistics = options.statistics;
     this.#work = new CloseableRegistry(this.#env.log);
   }
 
@@ -100,10 +103,22 @@ export class CheckpointCoordinator implements Closeable {
     await this.#commitsSettled();
     const pointers = await this.#deps.pointers.list();
     this.#throwIfClosed();
+    this.#pointers = pointers;
     this.#post({ type: 'pointersLoaded', pointers });
     // What a predecessor did not get to delete.
     this.#collectGarbage();
     return loadLatest(this.#deps.storage, pointers, this.#options.jobId);
+  }
+
+  /** Instead of `restoreLatest`, when running tasks go on: `pointers` as they were read under this leadership. */
+  goOn(pointers: readonly CheckpointPointer[]): void {
+    this.#post({ type: 'pointersLoaded', pointers });
+    this.#collectGarbage();
+  }
+
+  /** Those `restoreLatest` found last. */
+  get pointers(): readonly CheckpointPointer[] {
+    return this.#pointers;
   }
 
   /** A checkpoint by the path of its directory or metadata file (`run -s`), of this or another job. Later ids are greater. */
@@ -153,6 +168,14 @@ export class CheckpointCoordinator implements Closeable {
     this.#post({ type: 'endOfDataReported', subtasks: this.#deps.gateway.subtasks() });
   }
 
+  /** The leader may act again after this time, ms, in which it could not. */
+  onResumed(suspendedMs: number): void {
+    if (this.#isClosed) return;
+    // Before what waited: that must not find anything expired on account of the outage.
+    this.#inbox.unshift({ type: 'resumed', suspendedMs });
+    this.#drain();
+  }
+
   statistics(): CheckpointStatistics {
     return this.#statistics.snapshot();
   }
@@ -177,6 +200,7 @@ export class CheckpointCoordinator implements Closeable {
     if (!this.#isClosed) {
       this.#isClosed = true;
       this.#inbox = [];
+      this.#untold = [];
       this.#run(this.#machine.step({ type: 'closed' }, this.#env.clock.now()));
       this.#cancelTimer?.();
       this.#cancelPoll?.();
@@ -204,12 +228,14 @@ export class CheckpointCoordinator implements Closeable {
     if (this.#isDraining) return;
     this.#isDraining = true;
     try {
-      while (!this.#isClosed && this.#inbox.length > 0) {
+      while (!this.#isClosed && this.#inbox.length + this.#untold.length > 0) {
         if (!this.#deps.mayAct()) {
           this.#pollLater();
           return;
         }
+        this.#run(this.#untold.splice(0));
         const input = this.#inbox.shift();
+        if (input?.type === 'pointersLoaded') this.#statistics.pointersKnown(input.pointers);
         if (input !== undefined) this.#run(this.#machine.step(input, this.#env.clock.now()));
       }
     } finally {
@@ -242,7 +268,19 @@ export class CheckpointCoordinator implements Closeable {
   // ---- Effects ---------------------------------------------------------------------------------
 
   #run(effects: readonly CoordinatorEffect[]): void {
-    for (const effect of effects) this.#execute(effect);
+    for (const effect of effects) {
+      this.#execute(effect);
+      this.#checkTold(effect);
+    }
+  }
+
+  /** A message is dropped when the leader's deadline passes between the decision and the sending. */
+  #checkTold(effect: CoordinatorEffect): void {
+    const isNotice = effect.type === 'notifyComplete' || effect.type === 'notifyAborted';
+    if ((!isNotice && effect.type !== 'triggerTasks') || this.#isClosed) return;
+    if (this.#deps.mayAct()) return;
+    if (isNotice) this.#untold.push(effect);
+    else this.#post({ type: 'triggerUncertain', checkpointId: effect.checkpointId });
   }
 
   #execute(effect: CoordinatorEffect): void {

@@ -60,7 +60,11 @@ export type CoordinatorInput =
   | { readonly type: 'metadataFailed'; readonly checkpointId: number; readonly failure: Failure }
   | { readonly type: 'pointerAdded'; readonly checkpointId: number }
   | { readonly type: 'pointerFailed'; readonly checkpointId: number; readonly failure: Failure }
-  | { readonly type: 'timerFired' };
+  | { readonly type: 'timerFired' }
+  /** The leader may act again; for this time, ms, it could not. */
+  | { readonly type: 'resumed'; readonly suspendedMs: number }
+  /** The leader's deadline passed while tasks were being triggered: whether they were is not known. */
+  | { readonly type: 'triggerUncertain'; readonly checkpointId: number };
 
 export type CoordinatorEvent =
   | {

@@ -51,7 +51,7 @@ export class PendingCheckpoint {
   readonly timestamp: number;
   /** Monotonic ms. */
   readonly startedAt: number;
-  readonly deadline: number;
+  deadline: number;
   /** Callers of triggerNow that wait for it. */
   readonly tokens: readonly number[];
   coordinators: Readonly<Record<OperatorId, Uint8Array>> = {};

@@ -25,6 +25,9 @@ export interface ClusterOverview {
   readonly 'jobs-finished': number;
   readonly 'jobs-cancelled': number;
   readonly 'jobs-failed': number;
+  readonly 'leader-state': 'ACTIVE' | 'SUSPENDED';
+  /** Why it is suspended, since when, and what that means, for people. */
+  readonly 'leader-reason'?: string;
 }
 
 export interface JobSummary {

@@ -385,7 +385,7 @@ const taskMetrics = Type.Object({
 });
 
 export const jobManagerMethods: MethodTable<JobManagerGateway> = {
-  heartbeat: command(
+  heartbeat: query(
     'heartbeat',
     Type.Object({
       slots: slotReport,
@@ -396,6 +396,9 @@ export const jobManagerMethods: MethodTable<JobManagerGateway> = {
         eventLoopLagMs: Type.Number(),
         networkMemoryBytes: Type.Number(),
       }),
+    }),
+    Type.Object({
+      leaderState: Type.Union([Type.Literal('ACTIVE'), Type.Literal('SUSPENDED')]),
     }),
   ),
   updateTaskState: oneway(

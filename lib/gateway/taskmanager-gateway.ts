@@ -205,8 +205,13 @@ export interface HeartbeatPayload {
   };
 }
 
+export interface HeartbeatResponse {
+  /** SUSPENDED: it cannot reach etcd, commands nothing, and holds what it is told until it can. Tasks go on. */
+  readonly leaderState: 'ACTIVE' | 'SUSPENDED';
+}
+
 export interface JobManagerGateway {
-  heartbeat(payload: HeartbeatPayload): Promise<void>;
+  heartbeat(payload: HeartbeatPayload): Promise<HeartbeatResponse>;
   /** One-way and ordered with the others below; the stream is the delivery guarantee, registration resynchronises. */
   updateTaskState(update: TaskStateUpdate): void;
   acknowledgeCheckpoint(ack: CheckpointAck): void;

@@ -20,7 +20,11 @@ import type { ClientGateway } from '../gateway/client-gateway.js';
 import { jobGraphVersion } from '../graph/job-graph.js';
 import { checkJobGraph } from '../graph/job-graph-codec.js';
 import { prepareJobHistory } from './jobmaster/job-history.js';
-import { LeaderSession, type LeaderSessionDeps, type LeaderSessionOptions } from './leader-session.js';
+import {
+  LeaderSession,
+  type LeaderSessionDeps,
+  type LeaderSessionOptions,
+} from './leader-session.js';
 
 export interface JobManagerDeps extends LeaderSessionDeps {
   /** The leadership is over; the process should end with exit code 75 and start afresh. */
@@ -38,10 +42,10 @@ export class JobManager implements LeaderContender, Closeable {
   readonly #env: Env;
   readonly #deps: JobManagerDeps;
   readonly #options: JobManagerOptions;
+  #candidate: CandidateInfo | undefined;
   #election: LeaderElection | undefined;
   #retrieval: LeaderRetrieval | undefined;
   #session: LeaderSession | undefined;
-  #candidate: CandidateInfo | undefined;
   #closed: Promise<void> | undefined;
 
   constructor(env: Env, deps: JobManagerDeps, options: JobManagerOptions) {
@@ -109,9 +113,14 @@ export class JobManager implements LeaderContender, Closeable {
   // ---- LeaderContender -------------------------------------------------------------------------
 
   grantLeadership(leadership: Leadership): void {
-    const id = this.#candidate?.jobManagerId;
-    if (this.#closed !== undefined || id === undefined) return;
-    this.#session = new LeaderSession(this.#env, leadership, id, this.#deps, this.#options);
+    const jobManagerId = this.#candidate?.jobManagerId;
+    if (this.#closed !== undefined || jobManagerId === undefined) return;
+    this.#session = new LeaderSession(
+      this.#env,
+      { leadership, jobManagerId },
+      this.#deps,
+      this.#options,
+    );
     this.#session.start();
   }
 

@@ -380,7 +380,7 @@ export function testRpcService(t: Test, harness: RpcHarness): void {
           toTaskManager.push(gateway);
           return Promise.resolve({
             response,
-            handler: gatewayOf<JobManagerGateway>({ heartbeat: async () => undefined }),
+            handler: gatewayOf<JobManagerGateway>({ heartbeat: async () => ({ leaderState: 'ACTIVE' }) }),
           });
         });
         const { gateway } = await connector.connect(
@@ -404,7 +404,7 @@ export function testRpcService(t: Test, harness: RpcHarness): void {
         requestSlot: async () => undefined,
         triggerCheckpoint: ({ checkpointId }) => void seen.push(checkpointId),
       },
-      jobManager: { heartbeat: async () => undefined },
+      jobManager: { heartbeat: async () => ({ leaderState: 'ACTIVE' }) },
     });
     mayAct = false;
     await t.rejects(

@@ -58,7 +58,11 @@ export function decodeArchive(result: JobResult): ArchivedJob {
   return { version: 1, submissionId: '', state, summary };
 }
 
-export function executionResult({ state, summary, failure }: ArchivedJob): JobExecutionResult {
+export function executionResult({
+  state,
+  summary,
+  failure,
+}: Pick<ArchivedJob, 'state' | 'summary' | 'failure'>): JobExecutionResult {
   return {
     jid: summary.jid,
     name: summary.name,

@@ -32,17 +32,19 @@ import { checkJobGraph, decodeJobGraph, encodeJobGraph } from '../../graph/job-g
 import type { CoordinatorHostFactory } from '../jobmaster/coordinator-host.js';
 import { JobMaster, type JobEnd } from '../jobmaster/job-master.js';
 import type { ResourceManager } from '../resourcemanager/resource-manager.js';
+import type { TakeoverRecorder } from '../takeover-recorder.js';
 import {
   decodeArchive,
   encodeArchive,
-  executionResult,
   noCheckpoints,
   noExceptions,
   type ArchivedJob,
 } from './archived-job.js';
 import type { BlobChunk, BundleStore } from './bundle-store.js';
 import { clusterMetrics, jobMetrics, taskManagerMetrics } from './cluster-metrics.js';
+import { EndedJobs } from './ended-jobs.js';
 import { cleanUpJob } from './job-cleanup.js';
+import { shownDetails, shownSummary, unreadableSummary, type UnreadableJob } from './shown-jobs.js';
 
 export interface DispatcherOptions {
   readonly clusterUid: string;
@@ -59,6 +61,9 @@ export interface DispatcherDeps {
   readonly resources: ResourceManager;
   readonly bundles: BundleStore;
   readonly coordinatorHosts: CoordinatorHostFactory;
+  readonly takeover: TakeoverRecorder;
+  /** One sentence while the leader may not act: etcd is out. */
+  readonly suspension: () => string | undefined;
 }
 
 interface LiveJob {
@@ -71,15 +76,8 @@ interface LiveJob {
   recoveryFailure: Failure | undefined;
 }
 
-/** A job whose data cannot be read: listed, and given up by cancelling it. */
-interface UnreadableJob {
-  readonly jobId: JobId;
-  readonly failure: Failure;
-  readonly since: number;
-}
-
 /** Jobs read at once. */
-const recoveryBatch = 16;
+const recoveryWidth = 32;
 const cleanupBackoff = { initialMs: 1_000, maxMs: 60_000, multiplier: 2, jitter: 0.1 };
 
 export class Dispatcher implements ClientGateway, Closeable {
@@ -92,7 +90,7 @@ export class Dispatcher implements ClientGateway, Closeable {
   readonly #closing = new AbortController();
   readonly #live = new Map<JobId, LiveJob>();
   readonly #unreadable = new Map<JobId, UnreadableJob>();
-  readonly #archived = new Map<JobId, ArchivedJob>();
+  readonly #ended: EndedJobs;
   /** Submissions on their way into HA, so that a repetition waits for the first. */
   readonly #submitting = new Map<JobId, Promise<unknown>>();
 
@@ -101,30 +99,64 @@ export class Dispatcher implements ClientGateway, Closeable {
     this.#env = childEnv(env, 'dispatcher');
     this.#deps = deps;
     this.#options = options;
+    this.#ended = new EndedJobs(deps.leadership.results);
     this.#registry = new CloseableRegistry(this.#env.log);
   }
 
   // ---- Lifetime --------------------------------------------------------------------------------
 
-  /** Takes over what is in HA: ends what has a result, starts a JobMaster for each other job. */
+  /** Takes over what is in HA: a JobMaster for each job that has no result, begun as soon as it is read. */
   async recover(): Promise<void> {
-    const { leadership } = this.#deps;
-    const [results, jobIds] = await Promise.all([
-      leadership.results.list(),
-      leadership.jobs.list(),
+    const [ended, jobIds] = await Promise.all([
+      this.#ended.readIds(),
+      this.#deps.leadership.jobs.list(),
     ]);
-    for (const result of results) {
-      const archive = decodeArchive(result);
-      this.#archived.set(result.jobId, archive);
-      if (result.dirty) this.#registry.run('clean up a job', this.#cleanUp(result, archive.graph));
+    await this.#readJobs(jobIds.filter((jobId) => !ended.has(jobId)));
+  }
+
+  /** What nobody has to wait for at a takeover. */
+  onActive(): void {
+    this.#registry.run('look after ended jobs', this.#lookAfterEndedJobs());
+  }
+
+  /** The leader may act again after this time, ms, in which it could not. */
+  onResumed(suspendedMs: number): void {
+    for (const { master } of this.#live.values()) master.onResumed(suspendedMs);
+    this.#registry.run('look for jobs', this.#startUnknownJobs());
+  }
+
+  /** Starts in the order of submission, in which jobs get slots. */
+  async #readJobs(jobIds: readonly JobId[]): Promise<void> {
+    const starts: Promise<() => void>[] = [];
+    for (const [i, jobId] of jobIds.entries()) {
+      starts.push(this.#readJob(jobId));
+      const earlier = starts[i - recoveryWidth];
+      if (earlier !== undefined) await earlier;
     }
-    const unfinished = jobIds.filter((jobId) => !this.#archived.has(jobId));
-    for (let i = 0; i < unfinished.length; i += recoveryBatch) {
-      const batch = unfinished.slice(i, i + recoveryBatch);
-      const starts = await Promise.all(batch.map((jobId) => this.#readJob(jobId)));
-      // In the order of submission, in which they get slots.
-      for (const start of starts) start();
-    }
+    for (const start of starts) (await start)();
+  }
+
+  async #lookAfterEndedJobs(): Promise<void> {
+    await this.#retry('read the results of ended jobs', async () => {
+      for (const result of await this.#ended.load()) {
+        const { graph } = decodeArchive(result);
+        this.#registry.run('clean up a job', this.#cleanUp(result, graph));
+      }
+    });
+  }
+
+  /** A submission whose outcome was not known when etcd went away may have been stored. */
+  async #startUnknownJobs(): Promise<void> {
+    await this.#retry('look for jobs', async () => {
+      const jobIds = await this.#deps.leadership.jobs.list();
+      await Promise.allSettled(this.#submitting.values());
+      await this.#readJobs(
+        jobIds.filter(
+          (jobId) =>
+            !this.#live.has(jobId) && !this.#unreadable.has(jobId) && !this.#ended.has(jobId),
+        ),
+      );
+    });
   }
 
   /** JobMasters are closed as SUSPENDED: nothing is cancelled, nothing deleted. */
@@ -141,17 +173,18 @@ export class Dispatcher implements ClientGateway, Closeable {
 
   /** Resolves with what starts it; a job that cannot be read is listed as such and keeps no other from starting. */
   async #readJob(jobId: JobId): Promise<() => void> {
-    const { jobs } = this.#deps.leadership;
+    const { jobs, history } = this.#deps.leadership;
     try {
-      const [stored, lastExecution] = await Promise.all([
+      const [stored, lastExecution, pastHistory] = await Promise.all([
         jobs.get(jobId),
         jobs.getExecution(jobId),
+        history.get(jobId),
       ]);
       if (stored === undefined) return () => undefined;
       const graph = decodeJobGraph(Buffer.from(stored.graph).toString('utf8'));
       return () => {
         try {
-          this.#startJob(stored, graph, lastExecution);
+          this.#startJob(stored, graph, { lastExecution, pastHistory });
         } catch (error) {
           this.#setAside(jobId, error);
         }
@@ -176,7 +209,15 @@ export class Dispatcher implements ClientGateway, Closeable {
     this.#env.log.error(event, 'job cannot be recovered');
   }
 
-  #startJob(stored: StoredJob, graph: JobGraph, lastExecution: ExecutionRecord | undefined): void {
+  #startJob(
+    stored: StoredJob,
+    graph: JobGraph,
+    past: {
+      readonly lastExecution: ExecutionRecord | undefined;
+      readonly pastHistory: string | undefined;
+    },
+  ): void {
+    const { lastExecution } = past;
     const { leadership, resources, coordinatorHosts } = this.#deps;
     const { jobId } = stored;
     if (this.#closing.signal.aborted || this.#live.has(jobId)) return;
@@ -195,7 +236,7 @@ export class Dispatcher implements ClientGateway, Closeable {
       {
         ...this.#options,
         submittedAt: stored.submittedAt,
-        lastExecution,
+        ...past,
         checkpointDirectory: this.#checkpointDirectory(jobId),
         epochLabel: epochLabel(leadership.epoch),
       },
@@ -256,7 +297,7 @@ export class Dispatcher implements ClientGateway, Closeable {
       summary: { ...master.summary(), state: end.status },
       details: { ...master.details(), state: end.status },
       exceptions: master.exceptions(Infinity),
-      checkpoints: master.checkpointStatistics() ?? noCheckpoints,
+      checkpoints: master.checkpointStatistics(),
       graph,
     };
     const result = {
@@ -280,8 +321,10 @@ export class Dispatcher implements ClientGateway, Closeable {
     await this.#retry('write the result of a job', () =>
       this.#deps.leadership.results.createDirty(result),
     );
+    // Fault: job.result-written
+    this.#env.fault?.('job.result-written');
     if (this.#closing.signal.aborted) return;
-    this.#archived.set(jobId, archive);
+    this.#ended.add(jobId, archive);
     this.#live.delete(jobId);
     this.#unreadable.delete(jobId);
     const event = {
@@ -327,7 +370,7 @@ export class Dispatcher implements ClientGateway, Closeable {
     const graph = checkJobGraph(submission.jobGraph);
     const { jobId } = graph;
     await this.#submitting.get(jobId)?.catch(() => undefined);
-    const known = this.#live.get(jobId)?.submissionId ?? this.#archived.get(jobId)?.submissionId;
+    const known = this.#live.get(jobId)?.submissionId ?? (await this.#ended.submissionId(jobId));
     if (known !== undefined) {
       if (known === submission.submissionId) return { jobId };
       throw new MillraceError('JOB_DUPLICATE', `a job ${jobId} exists or has ended`, {
@@ -366,18 +409,20 @@ export class Dispatcher implements ClientGateway, Closeable {
     // Fault: job.submitted
     this.#env.fault?.('job.submitted');
     this.#env.log.info({ event: 'job.submitted', jobId, name }, 'job submitted');
-    this.#startJob(stored, graph, undefined);
+    this.#startJob(stored, graph, { lastExecution: undefined, pastHistory: undefined });
   }
 
   async cancelJob(jobId: JobId): Promise<void> {
     this.#throwIfClosed();
     const job = this.#live.get(jobId);
     if (job === undefined && !this.#unreadable.has(jobId)) {
-      if (this.#archived.has(jobId)) return;
+      if (this.#ended.has(jobId)) return;
       throw jobNotFound(jobId);
     }
     if (job?.isEnding === true) return;
     await this.#deps.leadership.jobs.setDesired(jobId, 'CANCELED');
+    // Fault: job.cancel-stored
+    this.#env.fault?.('job.cancel-stored');
     this.#env.log.info({ event: 'job.cancel-requested', jobId }, 'job is to be cancelled');
     if (job !== undefined && job.recoveryFailure === undefined) job.master.cancel();
     else this.#registry.run('give up a job', this.#giveUp(jobId));
@@ -426,10 +471,11 @@ export class Dispatcher implements ClientGateway, Closeable {
   async listJobs(): Promise<JobSummary[]> {
     this.#throwIfClosed();
     const now = this.#env.clock.wallTime();
+    const suspension = this.#deps.suspension();
     return [
-      ...[...this.#live.values()].map((job) => shownSummary(job)),
+      ...[...this.#live.values()].map((job) => shownSummary(job, suspension)),
       ...[...this.#unreadable.values()].map((job) => unreadableSummary(job, now)),
-      ...[...this.#archived.values()].map(({ summary }) => summary),
+      ...(await this.#ended.summaries()),
     ];
   }
 
@@ -437,6 +483,7 @@ export class Dispatcher implements ClientGateway, Closeable {
     const states = (await this.listJobs()).map(({ state }) => state);
     const count = (state: string): number => states.filter((one) => one === state).length;
     const { total, free } = this.#deps.resources.slotCounts();
+    const suspension = this.#deps.suspension();
     return {
       taskmanagers: this.#deps.resources.taskManagerCount(),
       'slots-total': total,
@@ -445,13 +492,15 @@ export class Dispatcher implements ClientGateway, Closeable {
       'jobs-finished': count('FINISHED'),
       'jobs-cancelled': count('CANCELED'),
       'jobs-failed': count('FAILED'),
+      'leader-state': suspension === undefined ? 'ACTIVE' : 'SUSPENDED',
+      ...(suspension !== undefined && { 'leader-reason': suspension }),
     };
   }
 
   async jobDetails(jobId: JobId): Promise<JobDetails> {
     this.#throwIfClosed();
     const job = this.#live.get(jobId);
-    if (job !== undefined) return shownDetails(job);
+    if (job !== undefined) return shownDetails(job, this.#deps.suspension());
     return this.#archivedPart(jobId, ({ details }) => details);
   }
 
@@ -459,7 +508,7 @@ export class Dispatcher implements ClientGateway, Closeable {
     this.#throwIfClosed();
     const job = this.#live.get(jobId);
     if (job !== undefined) return job.master.exceptions(maxExceptions);
-    const kept = this.#archivedPart(jobId, ({ exceptions }) => exceptions ?? noExceptions);
+    const kept = await this.#archivedPart(jobId, ({ exceptions }) => exceptions ?? noExceptions);
     const { entries, truncated } = kept.exceptionHistory;
     return {
       ...kept,
@@ -473,7 +522,7 @@ export class Dispatcher implements ClientGateway, Closeable {
   async jobCheckpoints(jobId: JobId): Promise<CheckpointStatistics> {
     this.#throwIfClosed();
     const job = this.#live.get(jobId);
-    if (job !== undefined) return job.master.checkpointStatistics() ?? noCheckpoints;
+    if (job !== undefined) return job.master.checkpointStatistics();
     return this.#archivedPart(jobId, ({ checkpoints }) => checkpoints ?? noCheckpoints);
   }
 
@@ -495,8 +544,8 @@ export class Dispatcher implements ClientGateway, Closeable {
 
   async jobResult(jobId: JobId): Promise<JobExecutionResult | undefined> {
     this.#throwIfClosed();
-    const archive = this.#archived.get(jobId);
-    if (archive !== undefined) return executionResult(archive);
+    const result = await this.#ended.result(jobId);
+    if (result !== undefined) return result;
     if (this.#live.has(jobId) || this.#unreadable.has(jobId)) return undefined;
     throw jobNotFound(jobId);
   }
@@ -532,11 +581,14 @@ export class Dispatcher implements ClientGateway, Closeable {
     return this.#deps.bundles.read(jobId, digest, offset);
   }
 
-  #archivedPart<T>(jobId: JobId, select: (archive: ArchivedJob) => T | undefined): T {
+  async #archivedPart<T>(
+    jobId: JobId,
+    select: (archive: ArchivedJob) => T | undefined,
+  ): Promise<T> {
     const unreadable = this.#unreadable.get(jobId);
     if (unreadable !== undefined)
       throw new MillraceError('RECOVERY_FAILED', unreadable.failure.message);
-    const archive = this.#archived.get(jobId);
+    const archive = await this.#ended.archive(jobId);
     const part = archive && select(archive);
     if (part === undefined) throw jobNotFound(jobId);
     return part;
@@ -546,41 +598,6 @@ export class Dispatcher implements ClientGateway, Closeable {
     if (this.#closing.signal.aborted)
       throw new MillraceError('NO_LEADER', 'this JobManager no longer leads');
   }
-}
-
-/** A job whose result is not written yet has not ended for anybody. */
-function shownSummary({ master, recoveryFailure }: LiveJob): JobSummary {
-  const summary = master.summary();
-  if (recoveryFailure !== undefined)
-    return { ...summary, state: 'FAILED', 'status-reason': recoveryFailure.message };
-  return { ...summary, state: stateBeforeResult(summary.state) };
-}
-
-function shownDetails({ master, recoveryFailure }: LiveJob): JobDetails {
-  const details = master.details();
-  if (recoveryFailure !== undefined)
-    return { ...details, state: 'FAILED', 'status-reason': recoveryFailure.message };
-  return { ...details, state: stateBeforeResult(details.state) };
-}
-
-function stateBeforeResult(state: JobSummary['state']): JobSummary['state'] {
-  if (state === 'FINISHED') return 'RUNNING';
-  if (state === 'CANCELED') return 'CANCELLING';
-  return state === 'FAILED' ? 'FAILING' : state;
-}
-
-function unreadableSummary({ jobId, failure, since }: UnreadableJob, now: number): JobSummary {
-  return {
-    jid: jobId,
-    name: jobId,
-    state: 'FAILED',
-    'start-time': since,
-    'end-time': -1,
-    duration: now - since,
-    'last-modification': since,
-    tasks: { total: 0 },
-    'status-reason': failure.message,
-  };
 }
 
 function isJobsOwnFault(error: unknown): boolean {

@@ -36,7 +36,6 @@ import type {
 } from '../../gateway/taskmanager-gateway.js';
 import type { JobGraph } from '../../graph/job-graph.js';
 import type { OperatorEvent } from '../../operators/stream-operator.js';
-import { ExceptionHistory } from '../executiongraph/exception-history.js';
 import {
   ExecutionGraph,
   type ExecutionGraphEffect,
@@ -52,6 +51,7 @@ import type { ResourceManager, SlotOwner } from '../resourcemanager/resource-man
 import type { CoordinatorHostFactory } from './coordinator-host.js';
 import { slotDeployment } from './deployment.js';
 import { createCheckpointCoordinator } from './job-checkpointing.js';
+import { JobHistory } from './job-history.js';
 import { JobRecovery } from './job-recovery.js';
 import { jobDetails, jobSummary, type JobViewSource } from './job-views.js';
 import { SlotPool, type SlotPoolEffect, type SlotPoolInput } from './slot-pool.machine.js';
@@ -81,6 +81,8 @@ export interface JobMasterOptions {
   readonly submittedAt: number;
   /** The last recorded attempts: it has run before. */
   readonly lastExecution: ExecutionRecord | undefined;
+  /** Statistics and exceptions under earlier leaders, as JobHistoryStore keeps them. */
+  readonly pastHistory: string | undefined;
   readonly checkpointDirectory: string;
   readonly epochLabel: string;
   readonly slotRequestTimeoutMs: number;
@@ -97,7 +99,7 @@ export class JobMaster implements Closeable, SlotOwner {
   readonly #registry: CloseableRegistry;
   readonly #mailbox = new Mailbox();
   readonly #closing = new AbortController();
-  readonly #history: ExceptionHistory;
+  readonly #history: JobHistory;
   readonly #execution: ExecutionGraph;
   readonly #pool = new SlotPool();
   readonly #sources: SourceCoordinators;
@@ -119,7 +121,11 @@ export class JobMaster implements Closeable, SlotOwner {
     this.#deps = deps;
     this.#options = options;
     this.#registry = new CloseableRegistry(this.#env.log);
-    this.#history = new ExceptionHistory(options.exceptionHistorySize);
+    this.#history = new JobHistory(
+      this.#env,
+      { store: deps.leadership.history, mayAct: () => deps.leadership.mayAct() },
+      { jobId: graph.jobId, ...options },
+    );
     this.#topology = new ExecutionTopology(graph);
     const slots = shareSlots(this.#topology);
     this.#execution = new ExecutionGraph(
@@ -128,7 +134,7 @@ export class JobMaster implements Closeable, SlotOwner {
         slots,
         failover: new FailoverStrategy(this.#topology, slots),
         restartStrategy: createRestartStrategy(graph.config.restartStrategy, env.random),
-        history: this.#history,
+        history: this.#history.exceptions,
         newAttemptId: ({ subtask }, generation) =>
           newAttemptId(env.random, subtask.vertex.id, subtask.subtaskIndex, generation),
         firstGeneration: (options.lastExecution?.generation ?? -1) + 1,
@@ -174,6 +180,7 @@ export class JobMaster implements Closeable, SlotOwner {
   start(): void {
     // Slots and the coordinator's thread come while the checkpoint is read.
     this.#sources.warmUp();
+    this.#history.start();
     this.#deps.resources.declareRequirements(this.graph.jobId, this.#execution.slotCount, this);
     this.#registry.run('start the job', this.#start());
   }
@@ -187,6 +194,7 @@ export class JobMaster implements Closeable, SlotOwner {
       for (const cancel of [this.#cancelHeldPoll, this.#cancelSlotTimer, this.#cancelRestartTimer])
         cancel?.();
     }
+    this.#history.close();
     await this.#sources.close();
     await this.#checkpoints?.close();
     await this.#mailbox.close();
@@ -233,7 +241,7 @@ export class JobMaster implements Closeable, SlotOwner {
         epochLabel: this.#options.epochLabel,
         config: this.graph.config.checkpointing,
         vertices: this.#topology.graph.vertices,
-        historySize: this.#options.checkpointHistorySize,
+        statistics: this.#history.checkpoints,
       },
     );
   }
@@ -261,15 +269,15 @@ export class JobMaster implements Closeable, SlotOwner {
   }
 
   exceptions(maxExceptions: number): JobExceptions {
-    return this.#history.view(maxExceptions);
+    return this.#history.exceptions.view(maxExceptions);
   }
 
-  checkpointStatistics(): CheckpointStatistics | undefined {
-    return this.#checkpoints?.statistics();
+  checkpointStatistics(): CheckpointStatistics {
+    return this.#history.checkpoints.snapshot();
   }
 
   checkpointDetails(checkpointId: number): CheckpointSummary | undefined {
-    return this.#checkpoints?.details(checkpointId);
+    return this.#history.checkpoints.details(checkpointId);
   }
 
   /** Latest metrics of each current attempt. */
@@ -343,6 +351,11 @@ export class JobMaster implements Closeable, SlotOwner {
       this.#step({ kind: 'endOfDataReported', attemptId });
       this.#checkpoints?.endOfData(attemptId);
     });
+  }
+
+  /** The leader may act again after this time, ms, in which it could not. */
+  onResumed(suspendedMs: number): void {
+    this.#checkpoints?.onResumed(suspendedMs);
   }
 
   onOperatorEvent(attemptId: AttemptId, operatorId: OperatorId, event: OperatorEvent): void {

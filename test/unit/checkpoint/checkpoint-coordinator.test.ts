@@ -1,6 +1,7 @@
 import t from 'tap';
 import { MillraceError, type Failure } from '../../../lib/base/errors.js';
 import type { AttemptId, JobId, OperatorId, VertexId } from '../../../lib/base/ids.js';
+import { CheckpointStatisticsTracker } from '../../../checkpoint/coordinator/checkpoint-statistics.js';
 import { CheckpointCoordinator } from '../../../checkpoint/coordinator/checkpoint-coordinator.js';
 import { assignState } from '../../../checkpoint/restore.js';
 import {
@@ -139,7 +140,7 @@ class Fixture {
         jobName: 'test',
         epochLabel,
         vertices,
-        historySize: 2,
+        statistics: new CheckpointStatisticsTracker(2),
         config: {
           intervalMs: 0,
           timeoutMs: 1_000,

@@ -4,6 +4,7 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { CheckpointStatisticsTracker } from '../../../checkpoint/coordinator/checkpoint-statistics.js';
 import { CheckpointCoordinator } from '../../../checkpoint/coordinator/checkpoint-coordinator.js';
 import { FileCheckpointStorage } from '../../../checkpoint/storage/file-checkpoint-storage.js';
 import { epochLabel, stateName } from '../../../checkpoint/storage/paths.js';
@@ -56,7 +57,7 @@ class Job {
         jobId,
         jobName: 'a job',
         epochLabel: label,
-        historySize: 10,
+        statistics: new CheckpointStatisticsTracker(10),
         config: {
           intervalMs: 0,
           timeoutMs: 60_000,

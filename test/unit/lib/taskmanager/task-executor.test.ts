@@ -146,6 +146,7 @@ class ScriptedLeader {
   readonly server: JobManagerRpcServer;
   heartbeats: HeartbeatPayload[] = [];
   answersHeartbeats = true;
+  leaderState: 'ACTIVE' | 'SUSPENDED' = 'ACTIVE';
   /** Runs while a registration is being accepted. */
   onAccept: () => void = () => undefined;
   address = '';
@@ -202,6 +203,7 @@ class ScriptedLeader {
         this.heartbeats.push(payload);
         this.#note();
         if (!this.answersHeartbeats) await new Promise<void>(() => undefined);
+        return { leaderState: this.leaderState };
         return { leaderState: 'ACTIVE' };
       },
       updateTaskState: (update) => {
