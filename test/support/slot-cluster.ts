@@ -8,6 +8,7 @@ import { NetworkEnvironment } from '../../lib/network/network-environment.js';
 import { attachChannels } from '../../lib/network/slot-channels.js';
 import type { TaskStateSnapshot } from '../../lib/state/state-handle.js';
 import type { SlotCommand, SlotReportMessage } from '../../lib/task/slot-api.js';
+import type { OpenStorage } from '../../lib/task/epoch-storage.js';
 import { ManualSlotLoop } from '../../lib/task/slot-loop.js';
 import type { SlotRuntimeOptions } from '../../lib/task/slot-ports.js';
 import { SlotRuntime } from '../../lib/task/slot-runtime.js';
@@ -28,6 +29,7 @@ export interface SlotClusterOptions {
   readonly slots: number;
   readonly placement: TestPlacement;
   readonly runtime?: SlotRuntimeOptions;
+  readonly storage?: OpenStorage;
   readonly bufferBytes?: number;
   readonly buffersPerChannel?: number;
 }
@@ -88,7 +90,8 @@ export class SlotCluster {
       const loop = new ManualSlotLoop();
       const channels = attachChannels(this.network.openChannels(deployment, slot));
       const report = (message: SlotReportMessage): void => this.#onReport(message);
-      const ports = { functions, storage: () => memoryStorage, channels, report, loop };
+      const storage = options.storage ?? (() => memoryStorage);
+      const ports = { functions, storage, channels, report, loop };
       const runtime = new SlotRuntime(env, ports, { yieldMs: 0, ...options.runtime });
       this.runtimes.push(runtime);
       this.loops.push(loop);
