@@ -10,6 +10,7 @@ import type { Closeable } from '../base/lifecycle.js';
 import { backoffDelay, type BackoffOptions } from '../base/retry.js';
 import type {
   HeartbeatPayload,
+  HeartbeatResponse,
   JobManagerGateway,
   TaskManagerGateway,
   TaskManagerRegistrationRequest,
@@ -22,6 +23,7 @@ import {
   type LeaderInfo,
   type LeaderRetrieval,
 } from '../../ha/services.js';
+import type { LeaderContact } from './leaderless-clock.js';
 
 export interface LeaderConnectionDeps {
   readonly retrieval: LeaderRetrieval;
@@ -58,6 +60,8 @@ export class LeaderConnection implements Closeable {
   /** Aborted when trying again may help: ends the pause between tries. */
   #pause = new AbortController();
   #session: RpcSession | undefined;
+  /** What the leader said of itself in its last answer. */
+  #leaderState: HeartbeatResponse['leaderState'] = 'ACTIVE';
   #leader: LeaderInfo | undefined;
   /** The latest leader there was: whom to register with. */
   #target: LeaderInfo | undefined;
@@ -70,6 +74,11 @@ export class LeaderConnection implements Closeable {
 
   get isConnected(): boolean {
     return this.#session !== undefined;
+  }
+
+  /** How things stand with the leader this TaskManager is registered with. */
+  get contact(): LeaderContact {
+    return this.#session === undefined ? 'NONE' : this.#leaderState;
   }
 
   /** Who leads, as far as is known. */
@@ -165,6 +174,7 @@ export class LeaderConnection implements Closeable {
       return;
     }
     this.#session = session;
+    this.#leaderState = 'ACTIVE';
     const leave = (): void => {
       session.close('another leader is known');
     };
@@ -193,9 +203,10 @@ export class LeaderConnection implements Closeable {
     const beat = (): void => {
       inFlight += 1;
       gateway.heartbeat(this.#deps.heartbeat()).then(
-        () => {
+        ({ leaderState }) => {
           inFlight -= 1;
           lastAnswer = clock.now();
+          this.#noteLeaderState(session, leaderState);
         },
         (error: unknown) => {
           inFlight -= 1;
@@ -225,6 +236,19 @@ export class LeaderConnection implements Closeable {
     return () => {
       cancelTimer();
     };
+  }
+
+  #noteLeaderState(session: RpcSession, state: HeartbeatResponse['leaderState']): void {
+    if (session !== this.#session || state === this.#leaderState) return;
+    this.#leaderState = state;
+    if (state === 'ACTIVE') {
+      this.#env.log.info({ event: 'taskmanager.leader-resumed' }, 'the leader acts again');
+    } else {
+      this.#env.log.warn(
+        { event: 'taskmanager.leader-suspended' },
+        'the leader is suspended: it does not reach etcd; tasks go on',
+      );
+    }
   }
 
   #logFailure(error: unknown, leader: LeaderInfo, attempt: number): void {

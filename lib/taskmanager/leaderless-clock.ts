@@ -1,8 +1,11 @@
 /**
- * How long tasks may go on without a leader. A TaskManager that reads etcd and finds nobody to register with gives its
- * slots up soon: somebody else may run its tasks. While etcd itself is out, nobody can be elected, and tasks go on
- * much longer. Pure.
+ * How long tasks may go on without a leader. A TaskManager that reads etcd and is registered with nobody gives its
+ * slots up soon, whoever etcd says leads: that leader has long given its tasks to others. While etcd itself is out,
+ * nobody can be elected, and tasks go on much longer. A suspended leader that answers is company, but no end of the
+ * outage: it gives up itself after the same time. Pure.
  */
+export type LeaderContact = 'ACTIVE' | 'SUSPENDED' | 'NONE';
+
 export interface LeaderlessState {
   /** ms without a session while etcd could be read; stands still while it cannot. */
   readonly withoutLeaderMs: number;
@@ -21,15 +24,18 @@ export const withLeader: LeaderlessState = { withoutLeaderMs: 0, outageMs: 0 };
 export function advanceLeaderless(
   state: LeaderlessState,
   seen: {
-    readonly isConnected: boolean;
+    /** What the leader this TaskManager is registered with said last. */
+    readonly leader: LeaderContact;
+    /** By an own linearizable read. */
     readonly isHaReadable: boolean;
     readonly elapsedMs: number;
   },
 ): LeaderlessState {
-  if (seen.isConnected) return withLeader;
-  return seen.isHaReadable
-    ? { withoutLeaderMs: state.withoutLeaderMs + seen.elapsedMs, outageMs: 0 }
-    : { ...state, outageMs: state.outageMs + seen.elapsedMs };
+  const { leader, isHaReadable, elapsedMs } = seen;
+  if (leader === 'ACTIVE') return withLeader;
+  const withoutLeaderMs =
+    leader === 'SUSPENDED' ? 0 : state.withoutLeaderMs + (isHaReadable ? elapsedMs : 0);
+  return { withoutLeaderMs, outageMs: isHaReadable ? 0 : state.outageMs + elapsedMs };
 }
 
 /** One sentence when the tasks have to be given up. */

@@ -503,12 +503,13 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
     let lostAt: number | undefined = lastTick;
     let isProbing = false;
     const tick = async (): Promise<void> => {
-      const isHaReadable = this.#connection.isConnected || (await this.#canReadHa());
+      const isHaReadable = this.#connection.contact === 'ACTIVE' || (await this.#canReadHa());
       const now = clock.now();
-      const elapsedMs = now - lastTick;
+      // Time in which this process stood still was not observed.
+      const elapsedMs = Math.min(now - lastTick, 2 * leaderlessTickMs + probeTimeoutMs);
       lastTick = now;
-      const { isConnected } = this.#connection;
-      state = advanceLeaderless(state, { isConnected, isHaReadable, elapsedMs });
+      const { isConnected, contact: leader } = this.#connection;
+      state = advanceLeaderless(state, { leader, isHaReadable, elapsedMs });
       const isIdle = this.#table.allocations().length === 0;
       lostAt = isConnected ? undefined : (lostAt ?? now);
       const expiry = leaderlessExpiry(state, this.#options);

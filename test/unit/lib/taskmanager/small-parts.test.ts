@@ -15,7 +15,7 @@ import { createMemoryCheck } from '../../../../lib/taskmanager/slot-memory.js';
 t.test('the leaderless clock runs only while etcd can be read', async (t) => {
   const limits = { leaderlessTimeoutMs: 30_000, outageGraceMs: 600_000 };
   const seen = (isHaReadable: boolean, elapsedMs: number) => ({
-    isConnected: false,
+    leader: 'NONE' as const,
     isHaReadable,
     elapsedMs,
   });
@@ -24,12 +24,28 @@ t.test('the leaderless clock runs only while etcd can be read', async (t) => {
   t.equal(leaderlessExpiry(state, limits), undefined, 'an outage of etcd stops it');
   state = advanceLeaderless(state, seen(true, 1_000));
   t.match(leaderlessExpiry(state, limits), /no leader/);
-  state = advanceLeaderless(state, { ...seen(true, 5), isConnected: true });
+  state = advanceLeaderless(state, { ...seen(true, 5), leader: 'ACTIVE' });
   t.same(state, withLeader, 'a session resets both clocks');
   state = advanceLeaderless(state, seen(false, 599_999));
   t.equal(leaderlessExpiry(state, limits), undefined);
   t.match(leaderlessExpiry(advanceLeaderless(state, seen(false, 1)), limits), /etcd/);
   t.equal(advanceLeaderless(state, seen(true, 1)).outageMs, 0, 'an answer ends the outage');
+});
+
+t.test('a suspended leader that answers is company, but no end of the outage', async (t) => {
+  const limits = { leaderlessTimeoutMs: 30_000, outageGraceMs: 600_000 };
+  const suspended = (isHaReadable: boolean, elapsedMs: number) => ({
+    leader: 'SUSPENDED' as const,
+    isHaReadable,
+    elapsedMs,
+  });
+  let state = advanceLeaderless(withLeader, { ...suspended(true, 29_000), leader: 'NONE' });
+  state = advanceLeaderless(state, suspended(true, 500_000));
+  t.same(state, withLeader, 'whoever answers is no missing leader');
+  state = advanceLeaderless(state, suspended(false, 599_999));
+  t.equal(leaderlessExpiry(state, limits), undefined);
+  t.match(leaderlessExpiry(advanceLeaderless(state, suspended(false, 1)), limits), /etcd/);
+  t.same(advanceLeaderless(state, { ...suspended(false, 1), leader: 'ACTIVE' }), withLeader);
 });
 
 t.test('the tail of a log is cut by lines, job and stream', async (t) => {

@@ -25,6 +25,7 @@ import type { SlotDeployment } from '../../../../lib/gateway/task-deployment-des
 import { defaultRpcPeerOptions } from '../../../../lib/rpc/rpc-peer.js';
 import { LocalRpcService } from '../../../../lib/rpc/local-rpc-service.js';
 import type { JobManagerRpcServer, RpcSession } from '../../../../lib/rpc/rpc-service.js';
+import type { OperatorEvent } from '../../../../lib/operators/stream-operator.js';
 import type { SlotCommand } from '../../../../lib/task/slot-api.js';
 import { BlobCache } from '../../../../lib/taskmanager/blob-cache.js';
 import type {
@@ -97,6 +98,7 @@ class ScriptedSlot implements RunningSlot {
   readonly events: SlotEvents;
   /** False: it ignores cancel and must be terminated. */
   obeys = true;
+  #heard = new Deferred<void>();
 
   constructor(start: SlotStart, events: SlotEvents) {
     this.start = start;
@@ -105,6 +107,9 @@ class ScriptedSlot implements RunningSlot {
 
   send(command: SlotCommand): void {
     this.commands.push(command);
+    const heard = this.#heard;
+    this.#heard = new Deferred();
+    heard.resolve();
     if (command.kind === 'cancel' && this.obeys) {
       for (const { attemptId } of this.start.deployment.tasks) {
         this.events.onReport({ kind: 'taskState', attemptId, state: 'CANCELED' });
@@ -117,12 +122,31 @@ class ScriptedSlot implements RunningSlot {
   terminate(): void {
     this.events.onEnded(undefined);
   }
+
+  /** Answers whatever waits to be taken. */
+  takeAll(): void {
+    for (const command of this.commands) {
+      if ('ticket' in command) {
+        this.events.onReport({ kind: 'taken', ticket: command.ticket });
+      }
+    }
+  }
+
+  /** Waits until `condition` holds after some command. */
+  async until(condition: () => boolean): Promise<void> {
+    while (!condition()) await this.#heard.promise;
+  }
 }
 
 class ScriptedRunner implements SlotRunner {
   readonly isPreemptive = true;
   readonly started: ScriptedSlot[] = [];
+  readonly prepared: number[] = [];
   next = new Deferred<ScriptedSlot>();
+
+  prepare(slots: number): void {
+    this.prepared.push(slots);
+  }
 
   start(start: SlotStart, events: SlotEvents): RunningSlot {
     const slot = new ScriptedSlot(start, events);
@@ -149,6 +173,8 @@ class ScriptedLeader {
   leaderState: 'ACTIVE' | 'SUSPENDED' = 'ACTIVE';
   /** Runs while a registration is being accepted. */
   onAccept: () => void = () => undefined;
+  /** What the answer to a registration waits for. */
+  acceptance: Promise<void> = Promise.resolve();
   address = '';
   #accepted = new Deferred<Accepted>();
   #heard = new Deferred<void>();
@@ -168,10 +194,10 @@ class ScriptedLeader {
         this.#accepted = new Deferred();
         this.onAccept();
         accepted.resolve({ registration, gateway, session });
-        return Promise.resolve({
+        return this.acceptance.then(() => ({
           response: { heartbeatIntervalMs: 100, heartbeatTimeoutMs: 500 },
           handler: this.#handler(),
-        });
+        }));
       },
     });
   }
@@ -204,7 +230,6 @@ class ScriptedLeader {
         this.#note();
         if (!this.answersHeartbeats) await new Promise<void>(() => undefined);
         return { leaderState: this.leaderState };
-        return { leaderState: 'ACTIVE' };
       },
       updateTaskState: (update) => {
         this.updates.push(update);
@@ -289,7 +314,7 @@ function deployment(attemptIds = [first, second], bundle = false): SlotDeploymen
     parallelism: 1,
     maxParallelism: 128,
     slotSharingGroup: 'default',
-    operators: [{ id: 'o', name: 'Map', chainedTo: [] }],
+    operators: [{ id: 'o', name: 'Map', kind: 'source', chainedTo: [] }],
   };
   const graph = {
     version: 1,
@@ -331,6 +356,18 @@ async function deployed(f: Fixture, leader: Accepted): Promise<ScriptedSlot> {
   }
   return slot;
 }
+
+const ackOf = (attemptId: AttemptId, checkpointId: number) =>
+  ({
+    kind: 'checkpointAck',
+    attemptId,
+    checkpointId,
+    snapshot: { operators: {}, finished: false },
+    alignmentMs: 1,
+    syncMs: 2,
+    asyncMs: 3,
+    startDelayMs: 4,
+  }) as const;
 
 const statesOf = (leader: ScriptedLeader): string[] =>
   leader.updates.map(({ attemptId, state }) => `${attemptId} ${state}`);
@@ -396,16 +433,8 @@ t.test('what the tasks say reaches the leader, and its commands the right slot',
   ]);
   slot.events.onReport({ kind: 'taken', ticket: 1 });
   await t.resolves(taken);
-  const ack = {
-    attemptId: first,
-    checkpointId: 7,
-    snapshot: { operators: {}, finished: false },
-    alignmentMs: 1,
-    syncMs: 2,
-    asyncMs: 3,
-    startDelayMs: 4,
-  };
-  slot.events.onReport({ kind: 'checkpointAck', ...ack });
+  const { kind: _, ...ack } = ackOf(first, 7);
+  slot.events.onReport(ackOf(first, 7));
   slot.events.onReport({
     kind: 'checkpointDecline',
     attemptId: second,
@@ -523,6 +552,163 @@ t.test('a newer leader finds the tasks of the older one running', async (t) => {
   await t.rejects(old.gateway.cancelTasks({ allocationId }), { code: 'RPC_DISCONNECTED' });
   await fresh.gateway.freeSlot({ allocationId, cause: 'not adopted' });
   t.same(slot.commands, [{ kind: 'cancel' }], 'the new one frees what it does not adopt');
+});
+
+t.test('what happened while there was no leader is in the inventory of the next', async (t) => {
+  const f = await fixture(t);
+  const old = await elected(t, f, 1);
+  const slot = await deployed(f, old);
+  const operatorId = 'o' as OperatorId;
+  const say = (event: OperatorEvent): void => {
+    slot.events.onReport({ kind: 'operatorEvent', attemptId: first, operatorId, event });
+  };
+  say({ kind: 'readerRegistered', host: '' });
+  await old.until(() => old.other.length === 1);
+  const checkpoint = { jobId, attemptIds: [first, second], checkpointId: 7 };
+  old.gateway.triggerCheckpoint({ ...checkpoint, timestamp: 9 });
+  const event = { kind: 'addSplits', splits: [{ id: 's' }] } as const;
+  const taken = old.gateway.sendOperatorEvent({ jobId, attemptId: first, operatorId, event });
+  slot.takeAll();
+  await taken;
+  f.leadership.vanish();
+  await old.server.close();
+  await old.session.closed;
+
+  slot.events.onReport(ackOf(first, 7));
+  slot.events.onReport({ kind: 'endOfData', attemptId: first });
+  say({ kind: 'requestSplit' });
+  slot.events.onReport({ kind: 'taskState', attemptId: second, state: 'FINISHED' });
+  const fresh = await elected(t, f, 2);
+  t.strictSame(await fresh.gateway.requestInventory({ jobId: 'b'.repeat(32) as JobId }), {
+    attempts: [],
+  });
+  t.strictSame(await fresh.gateway.requestInventory({ jobId }), {
+    attempts: [
+      {
+        attemptId: first,
+        allocationId,
+        slotIndex: 0,
+        state: 'RUNNING',
+        lastCheckpointId: 7,
+        endOfData: true,
+        readers: {
+          o: {
+            isRegistered: true,
+            awaitsSplit: true,
+            noMoreSplits: false,
+            given: [{ after: 7, splits: [{ id: 's' }] }],
+          },
+        },
+      },
+      {
+        attemptId: second,
+        allocationId,
+        slotIndex: 0,
+        state: 'FINISHED',
+        lastCheckpointId: 0,
+        endOfData: false,
+        readers: { o: { isRegistered: false, awaitsSplit: false, noMoreSplits: false, given: [] } },
+      },
+    ],
+  });
+  t.strictSame(fresh.other, [], 'nothing else is told once more');
+});
+
+t.test('a new leader goes on with exactly the tasks it knows of', async (t) => {
+  const f = await fixture(t);
+  await deployed(f, await elected(t, f, 1));
+  const { gateway } = await elected(t, f, 2);
+  const [slot] = f.runner.started;
+  const terms = { epochLabel: 'e1.2', completedCheckpointId: 7, abortedCheckpointId: 640 };
+  const adopt = (request: { attemptIds?: AttemptId[]; job?: string }): Promise<void> =>
+    gateway.adoptTasks({
+      jobId: (request.job ?? jobId) as JobId,
+      allocationId,
+      attemptIds: request.attemptIds ?? [first, second],
+      ...terms,
+    });
+  for (const wrong of [
+    { attemptIds: [first] },
+    { attemptIds: [first, second, 'third' as AttemptId] },
+    { attemptIds: [first, 'third' as AttemptId] },
+    { job: 'b'.repeat(32) },
+  ]) {
+    await t.rejects(adopt(wrong), { code: 'CONFLICT' });
+  }
+  t.strictSame(slot?.commands, [], 'the tasks heard nothing of these');
+  let isTaken = false;
+  const adopted = adopt({ attemptIds: [second, first] }).then(() => {
+    isTaken = true;
+  });
+  await slot?.until(() => slot.commands.length === 1);
+  t.strictSame(slot?.commands, [{ kind: 'adopt', ticket: 1, ...terms }]);
+  t.notOk(isTaken, 'answered when the thread has taken it');
+  slot?.takeAll();
+  await adopted;
+});
+
+t.test('tasks that end while they are adopted are adopted only when all ended well', async (t) => {
+  for (const [state, code] of [
+    ['FINISHED', undefined],
+    ['FAILED', 'SLOT_LOST'],
+  ] as const) {
+    const f = await fixture(t);
+    const slot = await deployed(f, await elected(t, f, 1));
+    const { gateway } = await elected(t, f, 2);
+    const adopting = gateway.adoptTasks({
+      jobId,
+      allocationId,
+      attemptIds: [first, second],
+      epochLabel: 'e1.2',
+      completedCheckpointId: 0,
+      abortedCheckpointId: 640,
+    });
+    await slot.until(() => slot.commands.length === 1);
+    slot.events.onReport({ kind: 'taskState', attemptId: first, state: 'FINISHED' });
+    slot.events.onReport({ kind: 'taskState', attemptId: second, state });
+    slot.events.onEnded(undefined);
+    if (code === undefined) await t.resolves(adopting);
+    else await t.rejects(adopting, { code });
+  }
+});
+
+t.test('tasks that all ended well are adopted without a thread', async (t) => {
+  const f = await fixture(t);
+  const old = await elected(t, f, 1);
+  const slot = await deployed(f, old);
+  for (const attemptId of [first, second]) {
+    slot.events.onReport({ kind: 'taskState', attemptId, state: 'FINISHED' });
+  }
+  slot.events.onEnded(undefined);
+  const { gateway } = await elected(t, f, 2);
+  const terms = { epochLabel: 'e1.2', completedCheckpointId: 7, abortedCheckpointId: 640 };
+  const request = { jobId, allocationId, attemptIds: [first, second], ...terms };
+  await t.resolves(gateway.adoptTasks(request));
+  await gateway.freeSlot({ allocationId, cause: 'test' });
+  await t.rejects(gateway.adoptTasks(request), { code: 'CONFLICT' }, 'its slot was freed');
+  t.strictSame(await gateway.requestInventory({ jobId }), { attempts: [] });
+});
+
+t.test('threads are made ready for what a new leader does not adopt, not before', async (t) => {
+  const f = await fixture(t);
+  await deployed(f, await elected(t, f, 1));
+  f.runner.prepared.length = 0;
+  const { gateway } = await elected(t, f, 2);
+  t.strictSame(f.runner.prepared, []);
+  await gateway.freeSlot({ allocationId, cause: 'restored' });
+  t.strictSame(f.runner.prepared, [1]);
+});
+
+t.test('a leader that does not answer is not waited for when another is known', async (t) => {
+  const f = await fixture(t);
+  const silent = new ScriptedLeader(f.rpc);
+  await silent.start(t, 1);
+  silent.acceptance = new Promise(() => undefined);
+  const asked = silent.accepted();
+  f.leadership.elect(silent.address, 1);
+  const { session } = await asked;
+  await elected(t, f, 2);
+  t.match(await session.closed, /registration|leader|closed/);
 });
 
 t.test('a broken session to the same leader keeps tasks running', async (t) => {
