@@ -72,7 +72,7 @@ export class BenchClusters {
     await waitFor('the leader to notice', 20_000, async () =>
       (await client.overview()).taskmanagers === 0 ? true : undefined,
     );
-    for (const name of names) cluster.restart(name);
+    for (const name of names) await cluster.restart(name);
     await waitFor('the TaskManagers', 20_000, async () =>
       (await client.overview()).taskmanagers === names.length ? true : undefined,
     );

@@ -30,13 +30,17 @@ export interface EtcdMemberSpec {
   readonly dataDir: string;
   /** Appended to; etcd's own log. */
   readonly logFile: string;
+  /** Of its client URL; `https` needs the flags cert-file and key-file. Default http. */
+  readonly scheme?: 'http' | 'https';
+  /** Further flags, or other values for those set here. */
+  readonly flags?: Readonly<Record<string, string>>;
 }
 
 /** Backend quota: the limit at which etcd raises NOSPACE; its default of 2 GB leaves too little room to react. */
 const quotaBytes = 4 * 1024 ** 3;
 
 export function etcdClientUrl(member: EtcdMemberSpec): string {
-  return `http://${member.host}:${member.clientPort}`;
+  return `${member.scheme ?? 'http'}://${member.host}:${member.clientPort}`;
 }
 
 /** The same arguments serve a first start and every later one: etcd ignores initial-* once it has data. */
@@ -67,6 +71,7 @@ export function etcdArguments(
     'auto-compaction-retention': '30m',
     logger: 'zap',
     'log-outputs': 'stderr',
+    ...member.flags,
   };
   return Object.entries(options).map(([flag, value]) => `--${flag}=${value}`);
 }

@@ -291,12 +291,8 @@ export class LocalCluster {
    */
   async restart(name: string): Promise<ManagedProcess> {
     const supervisor = this.supervisorOf(name);
-    const before = this.process(name);
-    if (isAlive(before)) return before;
-    if (supervisor !== undefined && isAlive(supervisor)) signal(supervisor, 'SIGUSR2');
-    else this.#startAgain(name);
     const deadline = Date.now() + restartTimeoutMs;
-    for (;;) {
+    for (let isStarted = false; ;) {
       const current = this.process(name);
       if (isAlive(current)) return current;
       if (Date.now() > deadline) {
@@ -305,7 +301,12 @@ export class LocalCluster {
           `${name} does not run ${String(restartTimeoutMs / 1000)} s after it was started again; its logs are in ${this.logDir}`,
         );
       }
-      await sleep(10);
+      // Told again and again: it may not have seen the end of its process yet, or be ending itself.
+      if (!isStarted && (supervisor === undefined || !signal(supervisor, 'SIGUSR2'))) {
+        this.#startAgain(name);
+        isStarted = true;
+      }
+      await sleep(20);
     }
   }
 

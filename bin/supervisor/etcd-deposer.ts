@@ -3,6 +3,7 @@ import type { Configuration } from '../../config/configuration.js';
 import { options } from '../../config/options.js';
 import { deposeCandidate, removeTaskManager } from '../../ha/depose.js';
 import { EtcdKvStore } from '../../ha/etcd/etcd-kv-store.js';
+import { Keys } from '../../ha/keys.js';
 import type { Candidacy } from '../../ha/services.js';
 import { sleep } from '../../lib/base/clock.js';
 import type { Env } from '../../lib/base/env.js';
@@ -20,27 +21,30 @@ export class EtcdDeposer implements Deposer {
   readonly #env: Env;
   readonly #kv: EtcdKvStore;
   readonly #clusterId: string;
+  readonly #keys: Keys;
   readonly #patienceMs: number;
 
   constructor(env: Env, config: Configuration) {
     this.#env = env;
     this.#clusterId = config.get(options.highAvailabilityClusterId);
+    this.#keys = new Keys(this.#clusterId);
     // Later the lease is over by itself.
     this.#patienceMs = config.get(options.highAvailabilityEtcdLeaseTtl) + 2_000;
     this.#kv = new EtcdKvStore(env, { ...etcdConnection(config), tryTimeoutMs: 300 });
   }
 
-  /** Opens connections and keeps them tried. */
+  /** Opens connections and keeps them tried; the first deposition is not the first of its kind. */
   warm(): void {
-    const ask = (): void => {
-      this.#kv
-        .get(`/millrace/v1/${this.#clusterId}/cluster`, { timeoutMs: callMs })
-        .catch((err: unknown) => {
-          this.#env.log.debug({ err }, 'etcd does not answer');
-        });
+    const watched = (work: Promise<unknown>): void => {
+      work.catch((err: unknown) => {
+        this.#env.log.debug({ err }, 'etcd does not answer');
+      });
     };
-    ask();
-    setInterval(ask, warmMs).unref();
+    // Of nobody: no key is as old as the first revision.
+    watched(this.depose({ epoch: { era: 0, revision: 1 }, key: this.#keys.candidatesPrefix }));
+    setInterval(() => {
+      watched(this.#kv.get(this.#keys.cluster, { timeoutMs: callMs }));
+    }, warmMs).unref();
   }
 
   depose({ epoch, key }: Candidacy): Promise<boolean> {
