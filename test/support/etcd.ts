@@ -22,6 +22,10 @@ export interface TestEtcdOptions {
   /** 1 or 3; default 1. */
   readonly members?: number;
   readonly timing?: EtcdTiming;
+  /** Further flags of etcd, such as `quota-backend-bytes`. */
+  readonly flags?: Readonly<Record<string, string>>;
+  /** Encrypts the client port; with `caFile` clients need a certificate of that authority. */
+  readonly tls?: { readonly certFile: string; readonly keyFile: string; readonly caFile?: string };
 }
 
 /** What the harness needs of tap's `t`. */
@@ -63,6 +67,11 @@ export class TestEtcdMember {
     return this.spec.name;
   }
 
+  /** Where it tells its health without asking who wants to know. */
+  get healthUrl(): string {
+    return this.spec.flags?.['listen-metrics-urls'] ?? this.endpoint;
+  }
+
   get pid(): number | undefined {
     return this.#child?.pid;
   }
@@ -96,7 +105,7 @@ export class TestEtcdMember {
   /** Starts the process and waits until it sees a leader. */
   async start(): Promise<void> {
     this.spawn();
-    await waitForEtcd([this.endpoint]);
+    await waitForEtcd([this.healthUrl]);
   }
 
   /** As a power cut: resolves when the process is gone. */
@@ -140,7 +149,7 @@ export class TestEtcd {
       const cluster = await TestEtcd.#prepare(options);
       for (const member of cluster.members) member.spawn();
       try {
-        await waitForEtcd(cluster.endpoints);
+        await waitForEtcd(cluster.members.map((member) => member.healthUrl));
         t.teardown(() => cluster.close());
         return cluster;
       } catch (error) {
@@ -158,15 +167,20 @@ export class TestEtcd {
     const base = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
     removeLeftovers(base);
     const folder = mkdtempSync(join(base, `${folderPrefix}${process.pid}-`));
-    const ports = await findFreePorts(count * 2);
-    const specs = Array.from({ length: count }, (_, index) => ({
-      name: `etcd${index + 1}`,
-      host: '127.0.0.1',
-      clientPort: ports[index * 2] ?? 0,
-      peerPort: ports[index * 2 + 1] ?? 0,
-      dataDir: join(folder, `data${index + 1}`),
-      logFile: join(folder, `etcd${index + 1}.log`),
-    }));
+    const ports = await findFreePorts(count * 3);
+    const specs = Array.from({ length: count }, (_, index): EtcdMemberSpec => {
+      const [clientPort = 0, peerPort = 0, metricsPort = 0] = ports.slice(index * 3);
+      return {
+        name: `etcd${index + 1}`,
+        host: '127.0.0.1',
+        clientPort,
+        peerPort,
+        dataDir: join(folder, `data${index + 1}`),
+        logFile: join(folder, `etcd${index + 1}.log`),
+        scheme: options.tls === undefined ? 'http' : 'https',
+        flags: { ...tlsFlags(options.tls, metricsPort), ...options.flags },
+      };
+    });
     const token = folder.slice(folder.lastIndexOf('-') + 1);
     const timing = options.timing ?? localEtcdTiming;
     return new TestEtcd(
@@ -203,6 +217,16 @@ export class TestEtcd {
     await Promise.all(this.members.map((member) => member.kill()));
     rmSync(this.#folder, { recursive: true, force: true });
   }
+}
+
+function tlsFlags(tls: TestEtcdOptions['tls'], metricsPort: number): Record<string, string> {
+  if (tls === undefined) return {};
+  return {
+    'cert-file': tls.certFile,
+    'key-file': tls.keyFile,
+    'listen-metrics-urls': `http://127.0.0.1:${String(metricsPort)}`,
+    ...(tls.caFile !== undefined && { 'trusted-ca-file': tls.caFile, 'client-cert-auth': 'true' }),
+  };
 }
 
 /** A test that was killed could not remove its data; the folder's name says whose it was. */
