@@ -9,6 +9,7 @@ import { loadConfiguration } from '../config/load.js';
 import type { Configuration } from '../config/configuration.js';
 import { options } from '../config/options.js';
 import { createEtcdHighAvailability } from '../ha/etcd/create-etcd-high-availability.js';
+import { connectPeer } from '../ha/peer-connection.js';
 import type { HighAvailability } from '../ha/services.js';
 import { sleep } from '../lib/base/clock.js';
 import type { Env } from '../lib/base/env.js';
@@ -177,6 +178,9 @@ export async function openHighAvailability(
         leaseTtlMs: config.get(options.highAvailabilityEtcdLeaseTtl),
         electionTimeoutMs: config.get(options.highAvailabilityEtcdElectionTimeout),
         outageGraceMs: config.get(options.highAvailabilityControlOutageGrace),
+        ...(config.get(options.highAvailabilityPeerDetectionEnabled) && {
+          peerConnector: connectPeer,
+        }),
       });
     } catch (error) {
       if (!hasCode(error, 'ETCD_UNAVAILABLE')) throw error;

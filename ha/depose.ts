@@ -18,13 +18,21 @@ export interface DeposeOptions extends CallOptions {
  * Ends the candidacy, or leadership, of exactly this epoch; a successor is not touched. One transaction when it led and
  * `key` is given. Resolves with whether it was still leading or waiting; rejects with ETCD_UNAVAILABLE.
  */
-export async function deposeCandidate(
+export function deposeCandidate(
   kv: KvStore,
   clusterId: string,
   epoch: LeaderEpoch,
+  options?: DeposeOptions,
+): Promise<boolean> {
+  return deposeWithKeys(kv, new Keys(clusterId), epoch, options);
+}
+
+export async function deposeWithKeys(
+  kv: KvStore,
+  keys: Keys,
+  epoch: LeaderEpoch,
   { key, ...call }: DeposeOptions = {},
 ): Promise<boolean> {
-  const keys = new Keys(clusterId);
   const candidate = key ?? (await findCandidate(kv, keys, epoch));
   if (candidate === undefined) return false;
   const own = { target: 'create', key: candidate, op: '=', value: epoch.revision } as const;

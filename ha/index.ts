@@ -10,6 +10,7 @@ import type { KvStore } from './kv-store.js';
 import { KvLeaderElection } from './leader-election.js';
 import { WatchedLeaderRetrieval } from './leader-retrieval.js';
 import { LeadershipWatch } from './leadership-watch.js';
+import type { PeerConnector } from './peer-connection.js';
 import type { HighAvailability } from './services.js';
 import { LeasedRegistration } from './task-manager-registry.js';
 
@@ -37,6 +38,8 @@ export interface HighAvailabilityOptions {
   readonly outageGraceMs?: number;
   /** Period of reading watched state again. Default 1,000 ms. */
   readonly resyncMs?: number;
+  /** How standbys hold a connection to the leader, to depose it when it dies. Default: they do not. */
+  readonly peerConnector?: PeerConnector;
 }
 
 /**
@@ -75,6 +78,7 @@ export async function createHighAvailability(
         tryTimeoutMs,
         outcomeTimeoutMs: options.outcomeTimeoutMs ?? 10_000,
         outageGraceMs: options.outageGraceMs ?? 600_000,
+        ...(options.peerConnector !== undefined && { peerConnector: options.peerConnector }),
       }),
     leaderRetrieval: () => new WatchedLeaderRetrieval(watch),
     registerTaskManager: async (info) => {

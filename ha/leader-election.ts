@@ -18,7 +18,9 @@ import { WatchedLeaderRetrieval } from './leader-retrieval.js';
 import { ElectedLeadership, type LeadershipDeps } from './leadership.js';
 import { encodeCandidate, encodeLeader } from './leadership-watch.js';
 import { LeaseKeeper } from './lease-keeper.js';
-import { formatEpoch } from './services.js';
+import type { PeerConnector } from './peer-connection.js';
+import { PeerDetector } from './peer-detector.js';
+import { compareEpochs, formatEpoch } from './services.js';
 import type {
   CandidateInfo,
   LeaderContender,
@@ -35,6 +37,8 @@ export interface ElectionOptions {
   readonly tryTimeoutMs: number;
   readonly outcomeTimeoutMs: number;
   readonly outageGraceMs: number;
+  /** How to watch the leader while standing by; absent: not at all. */
+  readonly peerConnector?: PeerConnector;
 }
 
 /** One round: one lease, one key. */
@@ -43,6 +47,8 @@ interface Candidacy {
   readonly key: string;
   readonly keeper: LeaseKeeper;
   leaseId: LeaseId | undefined;
+  /** Once the key is registered. */
+  revision: number | undefined;
 }
 
 const registrationTries = 6;
@@ -64,6 +70,9 @@ export class KvLeaderElection implements LeaderElection {
   /** The latest leader that was not this process, and when it was seen to be gone (wall-clock ms). */
   #predecessor: LeaderInfo | undefined;
   #noticedAt: number | undefined;
+  /** The one this process deposed last. */
+  #deposed: LeaderEpoch | undefined;
+  #detector: PeerDetector | undefined;
   #unsubscribe: () => void = () => undefined;
   #cancelTimer: CancelTimer = () => undefined;
 
@@ -92,6 +101,7 @@ export class KvLeaderElection implements LeaderElection {
       this.#rememberLeader(leader);
       contender.leaderChanged?.(leader);
     });
+    this.#detector = this.#createDetector();
     this.#step({ type: 'started' });
   }
 
@@ -100,6 +110,7 @@ export class KvLeaderElection implements LeaderElection {
     this.#unsubscribe();
     await this.#retrieval?.close();
     this.#step({ type: 'closed' });
+    await this.#detector?.close();
     await Promise.all(this.#work);
   }
 
@@ -194,13 +205,14 @@ export class KvLeaderElection implements LeaderElection {
       },
     );
     const key = this.#deps.keys.candidate(this.#info.jobManagerId, this.#env.random.hex(8));
-    const candidacy: Candidacy = { round, key, keeper, leaseId: undefined };
+    const candidacy: Candidacy = { round, key, keeper, leaseId: undefined, revision: undefined };
     this.#candidacy = candidacy;
     keeper.start();
   }
 
   /** Creates the candidate key; the nonce in it makes a repetition recognizable. */
-  async #register({ round, key }: Candidacy, leaseId: LeaseId): Promise<void> {
+  async #register(candidacy: Candidacy, leaseId: LeaseId): Promise<void> {
+    const { round, key } = candidacy;
     const { clock, random, log } = this.#env;
     const value = encodeCandidate(this.#info, this.#options.era, this.#since);
     for (let attempt = 0; attempt < registrationTries; attempt += 1) {
@@ -214,8 +226,10 @@ export class KvLeaderElection implements LeaderElection {
         if (revision === undefined) break;
         // Fault: election.registered
         this.#env.fault?.('election.registered');
+        candidacy.revision = revision;
         this.#contender?.candidacyChanged?.({ epoch: this.#epoch(revision), key });
         this.#step({ type: 'registered', round, revision });
+        this.#detector?.update();
         return;
       } catch (error) {
         log.warn({ err: error, attempt }, 'registering as a candidate failed');
@@ -234,6 +248,7 @@ export class KvLeaderElection implements LeaderElection {
   async #leave(): Promise<void> {
     const candidacy = this.#candidacy;
     this.#candidacy = undefined;
+    this.#detector?.update();
     await candidacy?.keeper.close();
     if (this.#candidacy === undefined) this.#contender?.candidacyChanged?.(undefined);
   }
@@ -340,13 +355,30 @@ export class KvLeaderElection implements LeaderElection {
     const electedAt = this.#env.clock.wallTime();
     const previous = this.#predecessor;
     return {
-      cause: 'gone',
+      cause: isSameEpoch(previous?.epoch, this.#deposed) ? 'peer' : 'gone',
       electedAt,
       ...(previous !== undefined && {
         previous: { epoch: previous.epoch, jobManagerId: previous.jobManagerId },
         noticedAt: this.#noticedAt ?? electedAt,
       }),
     };
+  }
+
+  #createDetector(): PeerDetector | undefined {
+    const { peerConnector: connector } = this.#options;
+    if (connector === undefined) return undefined;
+    const { kv, keys, watch } = this.#deps;
+    return new PeerDetector(this.#env, {
+      kv,
+      keys,
+      watch,
+      connector,
+      ownRevision: () => this.#candidacy?.revision,
+      onDeposed: (epoch, noticedAt) => {
+        this.#deposed = epoch;
+        this.#noticedAt = noticedAt;
+      },
+    });
   }
 
   #epoch(revision: number): LeaderEpoch {
@@ -368,6 +400,10 @@ export class KvLeaderElection implements LeaderElection {
     const epoch = this.#leadership && formatEpoch(this.#leadership.epoch);
     this.#env.log.info({ event, epoch, ...fields }, message);
   }
+}
+
+function isSameEpoch(a: LeaderEpoch | undefined, b: LeaderEpoch | undefined): boolean {
+  return a !== undefined && b !== undefined && compareEpochs(a, b) === 0;
 }
 
 function firstEntry(result: TxnResult): { readonly createRevision: number } | undefined {
