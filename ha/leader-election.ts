@@ -8,6 +8,7 @@ import type { Env } from '../lib/base/env.js';
 import { hasCode } from '../lib/base/errors.js';
 import { backoffDelay } from '../lib/base/retry.js';
 import { prefixEnd, type Compare, type LeaseId, type TxnResult } from './kv-store.js';
+import { deposeWithKeys } from './depose.js';
 import {
   ElectionMachine,
   type ElectionEffect,
@@ -249,8 +250,21 @@ export class KvLeaderElection implements LeaderElection {
     const candidacy = this.#candidacy;
     this.#candidacy = undefined;
     this.#detector?.update();
-    await candidacy?.keeper.close();
+    if (candidacy === undefined) return;
+    await Promise.all([this.#depose(candidacy), candidacy.keeper.close()]);
     if (this.#candidacy === undefined) this.#contender?.candidacyChanged?.(undefined);
+  }
+
+  /** Besides the lease's revocation, which a member may leave unanswered. */
+  async #depose({ key, revision }: Candidacy): Promise<void> {
+    if (revision === undefined) return;
+    const { kv, keys } = this.#deps;
+    try {
+      const call = { key, timeoutMs: this.#options.tryTimeoutMs };
+      await deposeWithKeys(kv, keys, this.#epoch(revision), call);
+    } catch (error) {
+      this.#env.log.debug({ err: error }, 'the candidate key is left to its lease');
+    }
   }
 
   /** The transaction that makes a leader: this key exists and no candidate is older, at one moment. */

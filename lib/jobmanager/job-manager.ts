@@ -95,7 +95,7 @@ export class JobManager implements LeaderContender, Closeable {
     return compareEpochs(own.epoch, known.epoch) >= 0 ? own : known;
   }
 
-  /** Resigns: a standby takes over within milliseconds, running tasks go on until it does. */
+  /** Hands over: a standby leads within milliseconds, and running tasks go on as if nothing had happened. */
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;
@@ -104,9 +104,11 @@ export class JobManager implements LeaderContender, Closeable {
   async #close(): Promise<void> {
     const session = this.#session;
     this.#session = undefined;
-    // Nothing may be written or sent any more when the successor begins.
-    await session?.close('the JobManager is shutting down');
+    // Triggers and commands end at once; what is still being written is refused as soon as the candidacy is gone, and
+    // whatever takes longer to close keeps no successor waiting.
+    const closed = session?.close('the JobManager is shutting down');
     await this.#election?.close();
+    await closed;
     await this.#retrieval?.close();
   }
 
