@@ -96,6 +96,10 @@ class CoordinatorScript {
         return { type: 'stopped', reason: 'a task failed' };
       case 'close':
         return { type: 'closed' };
+      case 'resumed':
+        return { type: 'resumed', suspendedMs: Number(first) };
+      case 'trigger-uncertain':
+        return { type: 'triggerUncertain', checkpointId };
       case 'pointers':
         return { type: 'pointersLoaded', pointers: words.map(parsePointer) };
       case 'request':

@@ -112,6 +112,7 @@ export class Dispatcher implements ClientGateway, Closeable {
       this.#deps.leadership.jobs.list(),
     ]);
     await this.#readJobs(jobIds.filter((jobId) => !ended.has(jobId)));
+    this.#deps.resources.jobsRecovered([...this.#live.keys()]);
   }
 
   /** What nobody has to wait for at a takeover. */
@@ -232,6 +233,9 @@ export class Dispatcher implements ClientGateway, Closeable {
         onEnded: (end) => {
           this.#onEnded(jobId, end);
         },
+        onSettled: (how) => {
+          if (how !== 'new') this.#deps.takeover.settled(jobId, how);
+        },
       },
       {
         ...this.#options,
@@ -241,6 +245,7 @@ export class Dispatcher implements ClientGateway, Closeable {
         epochLabel: epochLabel(leadership.epoch),
       },
     );
+    if (lastExecution !== undefined) this.#deps.takeover.expect(jobId);
     const { submissionId } = stored;
     this.#live.set(jobId, {
       submissionId,

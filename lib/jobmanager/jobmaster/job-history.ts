@@ -39,7 +39,7 @@ interface History {
 }
 
 const writePeriodMs = 1_000;
-/** Characters of the text that is stored; what exceeds it is left out, the oldest first. */
+/** Bytes of the text that is stored; what exceeds it is left out, the oldest first. */
 const textMax = 65_536;
 const stackMax = 4_096;
 const concurrentMax = 4;
@@ -110,7 +110,7 @@ export function prepareJobHistory(): void {
   }
 }
 
-/** At most 64 Ki characters: exceptions go first, then the history of checkpoints; counts always stay. */
+/** At most 64 KiB: exceptions go first, then the history of checkpoints; counts always stay. */
 export function encodeJobHistory({ checkpoints, exceptions }: Omit<History, 'version'>): string {
   let entries = exceptions.entries.map(({ root, concurrent }) => ({
     root: bounded(root),
@@ -133,7 +133,8 @@ export function encodeJobHistory({ checkpoints, exceptions }: Omit<History, 'ver
       },
     };
     const text = JSON.stringify(kept);
-    if (text.length <= textMax || (entries.length === 0 && history.length === 0)) return text;
+    if (Buffer.byteLength(text) <= textMax || (entries.length === 0 && history.length === 0))
+      return text;
     if (entries.length > 0) entries = entries.slice(Math.ceil(entries.length / 2));
     else history = history.slice(Math.ceil(history.length / 2));
   }

@@ -68,6 +68,8 @@ class Fixture {
   readonly calls: string[] = [];
   readonly failures: Failure[] = [];
   nextId = 1;
+  mayActAfterNextTrigger = true;
+  mayActAfterNextNotice = true;
   mayAct = true;
   subtask: CheckpointSubtask = {
     vertexId: 'a' as VertexId,
@@ -112,11 +114,15 @@ class Fixture {
       subtasks: () => [this.subtask],
       trigger: (attempts, id) => {
         this.calls.push(`trigger ${String(id)} ${attempts.join()}`);
+        this.mayAct &&= this.mayActAfterNextTrigger;
+        this.mayActAfterNextTrigger = true;
         void acknowledge(id);
       },
       notifyComplete: (_, id) => {
         const isStored = this.pointers.stored.some((one) => one.checkpointId === id);
         this.calls.push(`complete ${String(id)}${isStored ? '' : ' WITHOUT A POINTER'}`);
+        this.mayAct &&= this.mayActAfterNextNotice;
+        this.mayActAfterNextNotice = true;
       },
       notifyAborted: (_, id) => this.calls.push(`aborted ${String(id)}`),
       snapshotCoordinators: async (id) => {
@@ -424,6 +430,37 @@ t.test(
     t.equal(fixture.failures.length, 1);
     await coordinator.close();
     t.equal(fixture.clock.pendingTimers, 0);
+  },
+);
+
+t.test(
+  'an outage longer than the timeout expires no checkpoint, and what tasks were to be told is told',
+  async (t) => {
+    const fixture = new Fixture();
+    const coordinator = fixture.coordinator({ intervalMs: 500, timeoutMs: 300 });
+    coordinator.start();
+    // The deadline passes in the moment in which the sources are triggered.
+    fixture.mayActAfterNextTrigger = false;
+    await fixture.clock.advance(500);
+    t.strictSame(fixture.calls, ['snapshot 1', 'trigger 1 a_0_0_x']);
+    await fixture.clock.advance(5_000);
+    fixture.mayAct = true;
+    coordinator.onResumed(5_000);
+    await fixture.clock.advance(0);
+    // Acknowledged all the same: whoever was triggered is told that it was given up, or it completed.
+    t.match(fixture.calls[2], /release 1/);
+    t.strictSame(fixture.failures, []);
+    // It passes again while completion is told.
+    fixture.mayActAfterNextNotice = false;
+    await fixture.clock.advance(1_000);
+    const complete = (): string[] => fixture.calls.filter((call) => /^complete \d+$/.test(call));
+    const told = complete().at(-1);
+    t.equal(fixture.mayAct, false);
+    const before = complete().length;
+    fixture.mayAct = true;
+    coordinator.onResumed(1_000);
+    t.strictSame(complete().slice(before), [told], 'told again: perhaps it was not heard');
+    await coordinator.close();
   },
 );
 
