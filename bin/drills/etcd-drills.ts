@@ -1,35 +1,303 @@
-/** Drills of etcd: members die, hang, restart, run out of space; the quorum is lost and comes back. */
+/** Drills of etcd: members die, hang, restart, are cut off; it runs out of space; the quorum is lost and comes back. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { MillraceError } from '../../lib/base/errors.js';
+import { etcdMemberStatus, waitForEtcd } from '../local/etcd-member.js';
+import type { LocalCluster } from '../local/local-cluster.js';
+import { waitUntilGone } from '../local/managed-process.js';
 import type { Drill, DrillContext, DrillFindings } from './drill.js';
-import { etcdLeaderName, leaderOf } from './observe.js';
+import {
+  etcdLeaderName,
+  etcdName,
+  lookBefore,
+  moreCheckpoints,
+  mustHaveFailedOver,
+  mustKeepAttempts,
+  mustKeepLeader,
+  recordsRead,
+  waitForEvent,
+  type Before,
+} from './observe.js';
+import { everybodyBack, mustAdopt, mustHaveOneLeaderPerEpoch } from './takeovers.js';
+import { readEvents } from './timeline.js';
 
-async function killEtcdLeader({ cluster, run, did }: DrillContext): Promise<DrillFindings> {
-  const { generation } = await run.details();
-  const before = (await run.checkpoints()).counts.completed;
-  const leader = await leaderOf(cluster);
-  const victim = await etcdLeaderName(cluster);
-  const deathAt = did(`${victim}, etcd's leader, killed (SIGKILL)`);
-  cluster.signal(victim, 'SIGKILL');
-  await run.waitFor(
-    'three checkpoints without that etcd member',
-    30_000,
-    async () => (await run.checkpoints()).counts.completed >= before + 3,
-  );
-  const checkpointMs = Date.now() - deathAt;
-  await cluster.restart(victim);
-  const after = await run.details();
-  if (after.generation !== generation)
-    throw new MillraceError('INVARIANT', 'tasks were restarted although only an etcd member died');
-  if ((await leaderOf(cluster)) !== leader)
-    throw new MillraceError('INVARIANT', 'leadership changed although only an etcd member died');
-  return { killed: victim, checkpointsGoOnMs: checkpointMs, generation: after.generation };
+async function strikesEtcdLeader(cluster: LocalCluster): Promise<readonly string[]> {
+  return [`${await etcdLeaderName(cluster)}, the leader of etcd`];
 }
+
+async function nothingHappened(context: DrillContext, before: Before): Promise<void> {
+  await mustKeepLeader(context, before);
+  await mustKeepAttempts(context, before);
+}
+
+/** Longest time without a completed checkpoint since then. ms */
+function longestGap(cluster: LocalCluster, since: number): number {
+  const stamps = readEvents(cluster, since)
+    .filter(({ event }) => event === 'checkpoint.completed')
+    .map(({ at }) => at);
+  const ends = [...stamps, Date.now()];
+  return Math.max(...ends.map((at, i) => at - (stamps[i - 1] ?? since)));
+}
+
+/** The member is back and the whole cluster healthy before the job's end is awaited. */
+async function endEtcdMember(
+  context: DrillContext,
+  kind: 'SIGKILL' | 'SIGTERM',
+): Promise<DrillFindings> {
+  const { cluster, did } = context;
+  const before = await lookBefore(context);
+  const victim = await etcdLeaderName(cluster);
+  cluster.signal(victim, kind);
+  const deathAt = did(`${victim}, etcd's leader, ends (${kind})`);
+  await moreCheckpoints(context, 3);
+  const checkpointsMs = Date.now() - deathAt;
+  await waitUntilGone([cluster.process(victim)], 10_000);
+  await cluster.restart(victim);
+  did(`${victim} started again`);
+  await waitForEtcd(cluster.endpoints);
+  await moreCheckpoints(context, 2);
+  await nothingHappened(context, before);
+  return {
+    victim,
+    threeCheckpointsMs: checkpointsMs,
+    longestCheckpointGapMs: longestGap(cluster, deathAt),
+  };
+}
+
+async function pauseEtcdMember(
+  context: DrillContext,
+  victim: string,
+  pauseMs: number,
+): Promise<DrillFindings> {
+  const { cluster, did } = context;
+  const before = await lookBefore(context);
+  cluster.signal(victim, 'SIGSTOP');
+  const pausedAt = did(`${victim} stopped (SIGSTOP) for ${String(pauseMs / 1000)} s`);
+  try {
+    await moreCheckpoints(context, 3);
+    const threeCheckpointsMs = Date.now() - pausedAt;
+    await sleep(Math.max(0, pauseMs - threeCheckpointsMs));
+    await nothingHappened(context, before);
+    cluster.signal(victim, 'SIGCONT');
+    did(`${victim} goes on (SIGCONT)`);
+    await waitForEtcd(cluster.endpoints);
+    await moreCheckpoints(context, 2);
+    await nothingHappened(context, before);
+    return {
+      victim,
+      threeCheckpointsMs,
+      longestCheckpointGapMs: longestGap(cluster, pausedAt),
+    };
+  } finally {
+    cluster.signal(victim, 'SIGCONT');
+  }
+}
+
+async function pauseEtcdFollower(context: DrillContext): Promise<DrillFindings> {
+  const leads = await etcdLeaderName(context.cluster);
+  const follower = context.cluster
+    .processes()
+    .find(({ role, name }) => role === 'etcd' && name !== leads);
+  if (follower === undefined) throw new MillraceError('INVARIANT', 'etcd has one member only');
+  return pauseEtcdMember(context, follower.name, context.soak ? 60_000 : 20_000);
+}
+
+async function restartEtcdInTurn(context: DrillContext): Promise<DrillFindings> {
+  const { cluster, did } = context;
+  const before = await lookBefore(context);
+  const since = Date.now();
+  for (const { name } of cluster.processes().filter(({ role }) => role === 'etcd')) {
+    did(`${name} asked to end (SIGTERM)`);
+    cluster.signal(name, 'SIGTERM');
+    if (!(await waitUntilGone([cluster.process(name)], 15_000)))
+      throw new MillraceError('TIMEOUT', `${name} does not end`);
+    await cluster.restart(name);
+    await waitForEtcd(cluster.endpoints);
+    did(`${name} is back`);
+    await moreCheckpoints(context, 2);
+  }
+  await nothingHappened(context, before);
+  return { members: cluster.endpoints.length, longestCheckpointGapMs: longestGap(cluster, since) };
+}
+
+/** Which member has whose watch is not known from outside: each has its turn, and the leader dies in the last. */
+async function isolateEtcdMembers(context: DrillContext): Promise<DrillFindings> {
+  const { cluster, links, did } = context;
+  const before = await lookBefore(context);
+  const since = Date.now();
+  const last = cluster.endpoints.length - 1;
+  let takeoverMs = 0;
+  for (let member = 0; member <= last; member += 1) {
+    await links.isolateMember(member, cluster.endpoints);
+    const cutAt = did(`${etcdName(member)} is cut off from the other members`);
+    await moreCheckpoints(context, 3);
+    await sleep(Math.max(0, 3_000 - (Date.now() - cutAt)));
+    await nothingHappened(context, before);
+    if (member === last) {
+      cluster.signal(before.leader, 'SIGKILL');
+      const deathAt = did(`${before.leader}, the leading JobManager, killed (SIGKILL)`);
+      takeoverMs = (await mustAdopt(context, before, deathAt)).activeMs;
+    }
+    await links.heal();
+    await waitForEtcd(cluster.endpoints);
+    did('the link is whole again');
+  }
+  await everybodyBack(cluster);
+  return {
+    members: last + 1,
+    longestCheckpointGapMs: longestGap(cluster, since),
+    takeoverWhileCutMs: takeoverMs,
+  };
+}
+
+async function setNoSpaceAlarm(cluster: LocalCluster, isOn: boolean): Promise<void> {
+  for (const endpoint of cluster.endpoints) {
+    const { memberId } = await etcdMemberStatus(endpoint);
+    const response = await fetch(`${endpoint}/v3/maintenance/alarm`, {
+      method: 'POST',
+      body: JSON.stringify({
+        action: isOn ? 'ACTIVATE' : 'DEACTIVATE',
+        memberID: memberId,
+        alarm: 'NOSPACE',
+      }),
+      signal: AbortSignal.timeout(3_000),
+    });
+    if (!response.ok)
+      throw new MillraceError('ETCD_REJECTED', `the alarm: ${await response.text()}`);
+  }
+}
+
+async function runOutOfSpace(context: DrillContext): Promise<DrillFindings> {
+  const { cluster, run, did } = context;
+  const before = await lookBefore(context);
+  await setNoSpaceAlarm(cluster, true);
+  const fullAt = did('etcd has no space left (NOSPACE)');
+  await sleep(1_500);
+  cluster.signal(before.leader, 'SIGKILL');
+  const deathAt = did(`${before.leader}, the leading JobManager, killed (SIGKILL)`);
+  await mustHaveFailedOver(context, before);
+  const active = await waitForEvent(cluster, deathAt, 'leader.active', 10_000);
+  const completed = readEvents(cluster, fullAt + 500).find(
+    ({ event }) => event === 'checkpoint.completed',
+  );
+  if (completed !== undefined)
+    throw new MillraceError('INVARIANT', 'a checkpoint completed while etcd had no space');
+  const seen = await run.client.ha();
+  if (!JSON.stringify(seen).includes('NOSPACE'))
+    throw new MillraceError('INVARIANT', 'nobody is told that etcd has no space');
+  await mustKeepAttempts(context, before);
+  await setNoSpaceAlarm(cluster, false);
+  const freeAt = did('the alarm is disarmed');
+  await moreCheckpoints(context, 2);
+  const checkpointsAgainMs = Date.now() - freeAt;
+  await mustKeepAttempts(context, before);
+  await everybodyBack(cluster);
+  return { killed: before.leader, activeMs: active.at - deathAt, checkpointsAgainMs };
+}
+
+async function loseQuorum(context: DrillContext): Promise<DrillFindings> {
+  const { cluster, run, did, progress, soak } = context;
+  const before = await lookBefore(context);
+  const outageMs = soak ? 60_000 : 15_000;
+  const members = cluster.processes().filter(({ role }) => role === 'etcd');
+  for (const { name } of members) cluster.signal(name, 'SIGKILL');
+  const downAt = did('all etcd members killed');
+  await sleep(outageMs / 3);
+  const early = await recordsRead(context);
+  const { 'status-reason': reason = '' } = await run.details();
+  progress(`status says: ${reason}`);
+  await sleep(outageMs / 2);
+  const late = await recordsRead(context);
+  await sleep(Math.max(0, outageMs - (Date.now() - downAt)));
+  if (late <= early)
+    throw new MillraceError('INVARIANT', `no records flowed during the outage (${String(late)})`);
+  if (!/etcd/i.test(reason))
+    throw new MillraceError('INVARIANT', `the job's status does not name etcd: '${reason}'`);
+  // What was on its way when etcd died may have arrived.
+  const completed = readEvents(cluster, downAt + 1_000).find(
+    ({ event }) => event === 'checkpoint.completed',
+  );
+  if (completed !== undefined)
+    throw new MillraceError('INVARIANT', 'a checkpoint completed without etcd');
+  for (const { name } of members) await cluster.restart(name);
+  await waitForEtcd(cluster.endpoints);
+  const backAt = did('all etcd members are back');
+  await moreCheckpoints(context, 2);
+  const checkpointsAgainMs = Date.now() - backAt;
+  await mustKeepAttempts(context, before);
+  const { epoch } = await run.details();
+  return {
+    outageMs: backAt - downAt,
+    recordsMeanwhile: late - early,
+    checkpointsAgainMs,
+    leader: epoch === before.epoch ? 'the same' : 'a successor',
+    epochs: mustHaveOneLeaderPerEpoch(cluster, downAt),
+  };
+}
+
+const nothing = 'no JobManager fails over, no task restarts, checkpoints go on';
 
 export const etcdDrills: readonly Drill[] = [
   {
     name: 'etcd-leader-kill',
     fault: "SIGKILL of etcd's leader",
-    mustHold: 'no task restarts, leadership stays, checkpoints go on',
-    inject: killEtcdLeader,
+    mustHold: nothing,
+    strikes: strikesEtcdLeader,
+    inject: (context) => endEtcdMember(context, 'SIGKILL'),
+  },
+  {
+    name: 'etcd-leader-stop',
+    fault: "SIGTERM to etcd's leader",
+    mustHold: nothing,
+    strikes: strikesEtcdLeader,
+    inject: (context) => endEtcdMember(context, 'SIGTERM'),
+  },
+  {
+    name: 'etcd-leader-pause',
+    fault: "SIGSTOP of etcd's leader for 10 s",
+    mustHold: nothing,
+    job: { rate: 350 },
+    strikes: strikesEtcdLeader,
+    inject: async (context) =>
+      pauseEtcdMember(context, await etcdLeaderName(context.cluster), 10_000),
+  },
+  {
+    name: 'etcd-follower-pause',
+    fault: 'SIGSTOP of a follower of etcd for 20 s (60 s in the long variant)',
+    mustHold: nothing,
+    job: (soak) => ({ rate: soak ? 90 : 230 }),
+    inject: pauseEtcdFollower,
+  },
+  {
+    name: 'etcd-rolling-restart',
+    fault: 'every etcd member restarted in turn',
+    mustHold: nothing,
+    job: { rate: 350 },
+    strikes: (cluster) => Promise.resolve(cluster.endpoints.map((_, i) => etcdName(i))),
+    inject: restartEtcdInTurn,
+  },
+  {
+    name: 'etcd-member-isolated',
+    fault:
+      'each etcd member in turn is cut off from the others, its clients still reach it; then the leading JobManager dies',
+    mustHold: 'watches and writes move to a member with a quorum; the takeover is not late',
+    cluster: { links: ['etcd-peers'] },
+    job: { rate: 280 },
+    inject: isolateEtcdMembers,
+  },
+  {
+    name: 'etcd-no-space',
+    fault: 'etcd raises NOSPACE, then the leading JobManager dies',
+    mustHold:
+      'a standby leads, every task goes on, the alarm is shown; checkpoints go on when there is space',
+    job: { rate: 400 },
+    inject: runOutOfSpace,
+  },
+  {
+    name: 'etcd-outage',
+    fault: 'all etcd members killed, back after 15 s (60 s in the long variant)',
+    mustHold:
+      'records flow, no checkpoint completes, status says why; then no task was restarted, nothing lost or doubled',
+    job: (soak) => ({ rate: soak ? 90 : 280 }),
+    inject: loseQuorum,
   },
 ];
