@@ -150,7 +150,7 @@ async function killEtcdLeader(rig: Rig): Promise<void> {
   const victim = await rig.etcdLeader();
   rig.cluster.signal(victim, 'SIGKILL');
   await sleep(4000);
-  rig.cluster.restart(victim);
+  await rig.cluster.restart(victim);
 }
 
 async function pauseEtcdFollower(rig: Rig, index: number): Promise<void> {
@@ -171,7 +171,7 @@ async function restartEtcdInTurn(rig: Rig): Promise<void> {
     rig.cluster.signal(name, 'SIGTERM');
     if (!(await waitUntilGone([member], 15_000)))
       throw new MillraceError('TIMEOUT', `${name} did not end within 15 s`);
-    rig.cluster.restart(name);
+    await rig.cluster.restart(name);
     await rig.etcdHealthy();
     await sleep(1000);
   }

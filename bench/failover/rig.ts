@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LoggedEvent } from '../../bin/drills/timeline.js';
 import { etcdMemberStatus, isEtcdHealthy } from '../../bin/local/etcd-member.js';
-import { isAlive } from '../../bin/local/managed-process.js';
 import type { LocalCluster } from '../../bin/local/local-cluster.js';
 import { Keys } from '../../ha/keys.js';
 import { MillraceError } from '../../lib/base/errors.js';
@@ -75,7 +74,8 @@ export class Rig {
   async settled(): Promise<void> {
     const { jobManagers = 3, taskManagers = 2 } = this.#processes;
     await waitFor('all processes', startMs, async () => {
-      for (const one of this.cluster.processes()) if (!isAlive(one)) this.cluster.restart(one.name);
+      for (const one of this.cluster.processes())
+        if (!one.alive) await this.cluster.restart(one.name);
       const [candidates, overview] = await Promise.all([
         this.#candidates(),
         this.client.overview({ waitForLeaderMs: 0 }),
@@ -101,7 +101,7 @@ export class Rig {
 
   /** Nobody is left who sees the death. */
   killWithSupervisor(name: string): void {
-    this.cluster.signal(name, 'SIGKILL');
+    this.cluster.signalBoth(name, 'SIGKILL');
   }
 
   async leader(): Promise<string> {
