@@ -111,6 +111,7 @@ export function acknowledge(
     bytes: Buffer.from(`${vertex.name}/${String(subtaskIndex)}`),
   };
   const [operator] = vertex.operators;
+  task.lastCheckpointId = checkpointId;
   taskManager.leader?.acknowledgeCheckpoint({
     jobId: task.jobId,
     attemptId,

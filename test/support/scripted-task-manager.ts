@@ -16,6 +16,7 @@ import type {
 } from '../../lib/gateway/task-deployment-descriptor.js';
 import {
   protocolVersion,
+  type AttemptInventory,
   type HeartbeatPayload,
   type JobManagerGateway,
   type SlotReport,
@@ -28,8 +29,23 @@ export interface ScriptedTask {
   readonly descriptor: TaskDeploymentDescriptor;
   readonly jobId: JobId;
   state: ExecutionState;
+  failure?: Failure;
   readonly events: { readonly operatorId: OperatorId; readonly event: OperatorEvent }[];
+  /** What its TaskManager notes for a new leader. */
+  lastCheckpointId: number;
+  lastTriggeredId: number;
+  endOfData: boolean;
+  readonly readers: Map<OperatorId, ScriptedReader>;
 }
+
+interface ScriptedReader {
+  isRegistered: boolean;
+  awaitsSplit: boolean;
+  noMoreSplits: boolean;
+  readonly given: { readonly after: number; readonly splits: readonly unknown[] }[];
+}
+
+export type AdoptRequest = Parameters<TaskManagerGateway['adoptTasks']>[0];
 
 interface ScriptedSlot {
   readonly allocationId: AllocationId;
@@ -44,12 +60,15 @@ export interface TaskScript {
   onDeployed?(taskManager: ScriptedTaskManager, task: ScriptedTask): void;
   onTrigger?(checkpointId: number, attemptIds: readonly AttemptId[]): void;
   onComplete?(checkpointId: number): void;
+  /** Default: takes it. */
+  onAdopt?(taskManager: ScriptedTaskManager, request: AdoptRequest): Promise<void>;
 }
 
 export class ScriptedTaskManager implements TaskManagerGateway {
   readonly id: TaskManagerId;
   readonly slots: (ScriptedSlot | undefined)[];
   readonly deployments: SlotDeployment[] = [];
+  readonly adoptions: AdoptRequest[] = [];
   readonly #env: Env;
   readonly #connector: JobManagerConnector;
   readonly #script: TaskScript;
@@ -120,6 +139,7 @@ export class ScriptedTaskManager implements TaskManagerGateway {
 
   setState(task: ScriptedTask, state: ExecutionState, failure?: Failure): void {
     task.state = state;
+    if (failure !== undefined) task.failure = failure;
     const { attemptId } = task.descriptor;
     this.leader?.updateTaskState({
       jobId: task.jobId,
@@ -169,6 +189,17 @@ export class ScriptedTaskManager implements TaskManagerGateway {
       jobId: deployment.jobId,
       state: 'DEPLOYING' as const,
       events: [],
+      lastCheckpointId: descriptor.restore?.checkpointId ?? 0,
+      lastTriggeredId: descriptor.restore?.checkpointId ?? 0,
+      endOfData: false,
+      readers: new Map(
+        descriptor.vertex.operators
+          .filter(({ kind }) => kind === 'source')
+          .map(({ id }) => [
+            id,
+            { isRegistered: false, awaitsSplit: false, noMoreSplits: false, given: [] },
+          ]),
+      ),
     }));
     for (const task of slot.tasks) {
       if (this.#script.onDeployed !== undefined) this.#script.onDeployed(this, task);
@@ -187,7 +218,16 @@ export class ScriptedTaskManager implements TaskManagerGateway {
 
   sendEvent(task: ScriptedTask, operatorId: OperatorId, event: OperatorEvent): void {
     const { attemptId } = task.descriptor;
+    const reader = task.readers.get(operatorId);
+    if (reader !== undefined && event.kind === 'readerRegistered') reader.isRegistered = true;
+    if (reader !== undefined && event.kind === 'requestSplit') reader.awaitsSplit = true;
     this.leader?.sendOperatorEvent({ jobId: task.jobId, attemptId, operatorId, event });
+  }
+
+  endData(task: ScriptedTask): void {
+    task.endOfData = true;
+    const { attemptId } = task.descriptor;
+    this.leader?.reportEndOfData({ jobId: task.jobId, attemptId });
   }
 
   async cancelTasks({ allocationId }: { allocationId: AllocationId }): Promise<void> {
@@ -205,6 +245,8 @@ export class ScriptedTaskManager implements TaskManagerGateway {
     checkpointId: number;
     attemptIds: readonly AttemptId[];
   }): void {
+    for (const task of this.tasks())
+      if (attemptIds.includes(task.descriptor.attemptId)) task.lastTriggeredId = checkpointId;
     this.#script.onTrigger?.(checkpointId, attemptIds);
   }
 
@@ -224,6 +266,43 @@ export class ScriptedTaskManager implements TaskManagerGateway {
     const task = this.tasks().find(({ descriptor }) => descriptor.attemptId === request.attemptId);
     if (task === undefined) throw new MillraceError('STALE_EPOCH', 'no such attempt');
     task.events.push({ operatorId: request.operatorId, event: request.event });
+    const reader = task.readers.get(request.operatorId);
+    if (reader === undefined) return;
+    reader.awaitsSplit = false;
+    if (request.event.kind === 'noMoreSplits') reader.noMoreSplits = true;
+    if (request.event.kind === 'addSplits')
+      reader.given.push({ after: task.lastTriggeredId, splits: request.event.splits });
+  }
+
+  async requestInventory({
+    jobId,
+  }: {
+    jobId: JobId;
+  }): Promise<{ readonly attempts: readonly AttemptInventory[] }> {
+    const attempts = this.slots.flatMap((slot, slotIndex) =>
+      (slot?.jobId === jobId ? slot.tasks : []).map((task): AttemptInventory => ({
+        attemptId: task.descriptor.attemptId,
+        allocationId: slot?.allocationId ?? ('' as AllocationId),
+        slotIndex,
+        state: task.state,
+        ...(task.failure !== undefined && { failure: task.failure }),
+        lastCheckpointId: task.lastCheckpointId,
+        endOfData: task.endOfData,
+        readers: Object.fromEntries(
+          [...task.readers].map(([id, reader]) => [id, { ...reader, given: [...reader.given] }]),
+        ),
+      })),
+    );
+    return { attempts };
+  }
+
+  async adoptTasks(request: AdoptRequest): Promise<void> {
+    const slot = this.#slot(request.allocationId);
+    const ids = slot.tasks.map(({ descriptor }) => descriptor.attemptId);
+    if (ids.join() !== request.attemptIds.join())
+      throw new MillraceError('CONFLICT', 'the slot runs other attempts');
+    this.adoptions.push(request);
+    await this.#script.onAdopt?.(this, request);
   }
 
   async requestLog(): Promise<{ lines: readonly string[] }> {

@@ -206,6 +206,8 @@ export class Dispatcher implements ClientGateway, Closeable {
         : new MillraceError('RECOVERY_FAILED', message, { cause: error }),
     );
     this.#unreadable.set(jobId, { jobId, failure, since: this.#env.clock.wallTime() });
+    this.#deps.takeover.expect(jobId);
+    this.#deps.takeover.settled(jobId, 'failed');
     const event = { err: error, event: 'job.recovery-failed', jobId };
     this.#env.log.error(event, 'job cannot be recovered');
   }
@@ -236,6 +238,9 @@ export class Dispatcher implements ClientGateway, Closeable {
         onSettled: (how) => {
           if (how !== 'new') this.#deps.takeover.settled(jobId, how);
         },
+        onSettled: (how) => {
+          if (how !== 'new') this.#deps.takeover.settled(jobId, how);
+        },
       },
       {
         ...this.#options,
@@ -261,7 +266,10 @@ export class Dispatcher implements ClientGateway, Closeable {
       'job master started',
     );
     if (stored.desired === 'CANCELED') master.cancel();
-    else master.start();
+    else {
+      if (lastExecution !== undefined) this.#deps.takeover.expect(jobId);
+      master.start();
+    }
   }
 
   #checkpointDirectory(jobId: JobId): string {

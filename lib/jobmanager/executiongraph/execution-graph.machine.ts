@@ -37,6 +37,12 @@ export interface Instant {
 export type ExecutionGraphInput =
   /** The JobMaster has read what it needs. */
   | { readonly kind: 'started' }
+  /** Instead of `started`: every task runs since an earlier leader, and goes on. By position. */
+  | { readonly kind: 'adopted'; readonly attempts: ReadonlyMap<number, AdoptedExecution> }
+  /** All TaskManagers have handed their tasks over to this leader. */
+  | { readonly kind: 'adoptionCompleted' }
+  /** Something kept the job from going on as it ran: all of it restarts, which counts as no failure of the job. */
+  | { readonly kind: 'adoptionFailed'; readonly failure: Failure }
   | {
       readonly kind: 'slotsAllocated';
       readonly round: number;
@@ -115,6 +121,16 @@ export interface ExecutionGraphOptions {
   readonly firstGeneration: number;
   /** It has run before: a shortage of slots is then a failure to restart from, not the end of the job. */
   readonly isRecovered: boolean;
+}
+
+/** An attempt an earlier leader deployed. */
+export interface AdoptedExecution {
+  readonly attemptId: AttemptId;
+  readonly attemptNumber: number;
+  readonly generation: number;
+  readonly state: 'RUNNING' | 'FINISHED';
+  readonly location: SlotLocation;
+  readonly endOfData: boolean;
 }
 
 type Phase = 'waiting' | 'allocating' | 'preparing';
@@ -218,6 +234,11 @@ export class ExecutionGraph {
     );
   }
 
+  /** Every task of the slot has finished. */
+  hasFinished(slotKey: string): boolean {
+    return this.#verticesOf(slotKey).every(({ current }) => current?.state === 'FINISHED');
+  }
+
   /** Every slot held or being started: how many the job needs. */
   get slotCount(): number {
     return this.#slots.size;
@@ -233,6 +254,12 @@ export class ExecutionGraph {
     switch (input.kind) {
       case 'started':
         return this.#onStarted(at);
+      case 'adopted':
+        return this.#onAdopted(input.attempts, at);
+      case 'adoptionCompleted':
+        return this.#onAdoptionCompleted(at);
+      case 'adoptionFailed':
+        return this.#onAdoptionFailed(input.failure, at);
       case 'slotsAllocated':
         return this.#onSlotsAllocated(input.round, input.slots);
       case 'slotsUnavailable':
@@ -277,6 +304,42 @@ export class ExecutionGraph {
     this.#transition('CREATED', at);
     for (const key of this.#slots.keys()) this.#pending.add(key);
     this.#continueRestart(at, true);
+  }
+
+  #onAdopted(attempts: ReadonlyMap<number, AdoptedExecution>, at: Instant): void {
+    invariant(this.#status === 'INITIALIZING', 'a job is started once', { status: this.#status });
+    this.#transition('RECONCILING', at);
+    for (const vertex of this.#vertices) {
+      const adopted = attempts.get(vertex.subtask.position);
+      invariant(adopted !== undefined, 'every subtask is adopted', {
+        position: vertex.subtask.position,
+      });
+      vertex.current = { ...adopted, timestamps: { [adopted.state]: at.wall } };
+      vertex.attempts = adopted.attemptNumber + 1;
+      this.#byAttempt.set(adopted.attemptId, vertex);
+      const slot = this.#slotState(vertex.slotKey);
+      slot.location = adopted.location;
+      slot.isDeployed = true;
+    }
+    this.#hasRun = true;
+  }
+
+  #onAdoptionCompleted(at: Instant): void {
+    if (this.#status !== 'RECONCILING') return;
+    this.#transition('RUNNING', at);
+    this.#checkProgress(at);
+  }
+
+  /** Not asked of the restart strategy, which may allow none: the leader was lost, nothing of the job failed. */
+  #onAdoptionFailed(failure: Failure, at: Instant): void {
+    if (this.#status === 'INITIALIZING' || this.#isEnding()) return;
+    this.#options.history.addRoot(this.#describe(failure, at));
+    this.#failure = failure;
+    for (const key of this.#slots.keys()) this.#pending.add(key);
+    this.#backToWaiting(at);
+    this.#restartAt = Math.max(this.#restartAt, at.now);
+    const delayMs = this.#restartAt - at.now;
+    this.#effects.push({ kind: 'armRestartTimer', round: this.#round, delayMs });
   }
 
   /** Goes on to `allocating` when the old tasks are gone and the delay is over. */
@@ -436,7 +499,9 @@ export class ExecutionGraph {
     const decision = this.#options.restartStrategy.onFailure(at.now);
     if (decision.kind === 'giveUp') return this.#giveUp([], givenUp(failure, decision.reason), at);
     this.#failure = failure;
-    for (const key of slotKeys) {
+    // Not all are handed over yet: those that are not cannot be told from the others later.
+    const failed = this.#status === 'RECONCILING' ? this.#slots.keys() : slotKeys;
+    for (const key of failed) {
       for (const other of this.#options.failover.slotsToRestart(key)) this.#pending.add(other);
     }
     this.#backToWaiting(at);

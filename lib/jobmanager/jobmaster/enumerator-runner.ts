@@ -116,6 +116,9 @@ class EnumeratorHolder {
         case 'addSplitsBack':
           this.#enumerator.addSplitsBack(command.splits, command.subtask);
           return;
+        case 'adoptSplits':
+          this.#adoptSplits(command.splits, command.subtask);
+          return;
         case 'snapshot':
           this.#snapshot(command.checkpointId);
           return;
@@ -142,6 +145,20 @@ class EnumeratorHolder {
     const { operatorId } = this.#spec;
     const { incarnation, emit } = this.#reporting;
     emit({ kind: 'readerAdded', incarnation, operatorId, subtask });
+  }
+
+  #adoptSplits(splits: readonly unknown[], subtask: number): void {
+    if (this.#enumerator.adoptSplits === undefined) {
+      throw adoptionRefused(
+        'its split enumerator has no adoptSplits(splits, subtask), which would tell it what readers were given',
+      );
+    }
+    try {
+      this.#enumerator.adoptSplits(splits, subtask);
+    } catch (error) {
+      const text = error instanceof Error ? error.message : String(error);
+      throw adoptionRefused(`its split enumerator threw from adoptSplits: ${text}`, error);
+    }
   }
 
   #snapshot(checkpointId: number): void {
@@ -204,6 +221,11 @@ class EnumeratorHolder {
       },
     };
   }
+}
+
+function adoptionRefused(why: string, cause?: unknown): MillraceError {
+  const message = `a source cannot go on under a new leader as it ran, and its job is restored from the latest checkpoint: ${why}`;
+  return new MillraceError('ADOPTION_REFUSED', message, { cause });
 }
 
 function userFailure(error: unknown): ReturnType<typeof toFailure> {

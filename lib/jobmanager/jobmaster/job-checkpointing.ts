@@ -5,7 +5,7 @@ import {
 } from '../../../checkpoint/coordinator/checkpoint-coordinator.js';
 import type { CheckpointStorage } from '../../../checkpoint/storage/checkpoint-storage.js';
 import type { CheckpointSubtask } from '../../../checkpoint/types.js';
-import type { Leadership } from '../../../ha/services.js';
+import type { CheckpointIdCounter, Leadership } from '../../../ha/services.js';
 import type { Env } from '../../base/env.js';
 import type { Failure } from '../../base/errors.js';
 import type { AttemptId } from '../../base/ids.js';
@@ -23,6 +23,8 @@ export interface JobCheckpointingDeps {
   readonly execution: ExecutionGraph;
   readonly topology: ExecutionTopology;
   readonly sources: SourceCoordinators;
+  /** One for the JobMaster's life: what is left of a block of ids is used. */
+  readonly ids: CheckpointIdCounter;
   failJob(failure: Failure): void;
 }
 
@@ -37,7 +39,7 @@ export function createCheckpointCoordinator(
     env,
     {
       pointers: leadership.checkpointPointers(jobId),
-      ids: leadership.checkpointIds(jobId),
+      ids: deps.ids,
       storage,
       mayAct: () => leadership.mayAct(),
       gateway: {

@@ -7,7 +7,13 @@
  */
 import type { CheckpointCoordinator } from '../../../checkpoint/coordinator/checkpoint-coordinator.js';
 import type { CheckpointStorage } from '../../../checkpoint/storage/checkpoint-storage.js';
-import { formatEpoch, type ExecutionRecord, type Leadership } from '../../../ha/services.js';
+import {
+  formatEpoch,
+  type CheckpointIdCounter,
+  type CheckpointPointer,
+  type ExecutionRecord,
+  type Leadership,
+} from '../../../ha/services.js';
 import type { CancelTimer } from '../../base/clock.js';
 import { childEnv, type Env } from '../../base/env.js';
 import { hasCode, MillraceError, toFailure, type Failure } from '../../base/errors.js';
@@ -30,7 +36,6 @@ import { isGloballyTerminal, type JobStatus } from '../../gateway/job-status.js'
 import type { SlotDeployment } from '../../gateway/task-deployment-descriptor.js';
 import type {
   CheckpointAck,
-  TaskManagerGateway,
   TaskMetrics,
   TaskStateUpdate,
 } from '../../gateway/taskmanager-gateway.js';
@@ -41,19 +46,24 @@ import {
   type ExecutionGraphEffect,
   type ExecutionGraphInput,
 } from '../executiongraph/execution-graph.machine.js';
+import { exceptionInfo } from '../executiongraph/exception-history.js';
 import { ExecutionTopology } from '../executiongraph/execution-topology.js';
 import type { ExecutionVertex } from '../executiongraph/execution-vertex.js';
 import { isExecutionTerminal, type SlotLocation } from '../executiongraph/execution.js';
 import { FailoverStrategy } from '../executiongraph/failover-strategy.js';
 import { createRestartStrategy } from '../executiongraph/restart-strategy.js';
-import { shareSlots } from '../executiongraph/slot-sharing.js';
+import { shareSlots, type SharedSlot } from '../executiongraph/slot-sharing.js';
 import type { ResourceManager, SlotOwner } from '../resourcemanager/resource-manager.js';
 import type { CoordinatorHostFactory } from './coordinator-host.js';
+import { adoptedAttempts } from './adopted-attempts.js';
 import { slotDeployment } from './deployment.js';
+import type { AdoptionPlan } from './job-adoption.machine.js';
 import { createCheckpointCoordinator } from './job-checkpointing.js';
 import { JobHistory } from './job-history.js';
-import { JobRecovery } from './job-recovery.js';
+import { JobRecovery, type StartingPoint } from './job-recovery.js';
+import { JobTakeover, type TakeoverVerdict, type TaskReport } from './job-takeover.js';
 import { jobDetails, jobSummary, type JobViewSource } from './job-views.js';
+import { SlotCommands, type HandOver } from './slot-commands.js';
 import { SlotPool, type SlotPoolEffect, type SlotPoolInput } from './slot-pool.machine.js';
 import { SourceCoordinators } from './source-coordinators.js';
 
@@ -75,6 +85,18 @@ export interface JobMasterDeps {
   readonly storage: CheckpointStorage;
   readonly coordinatorHosts: CoordinatorHostFactory;
   onEnded(end: JobEnd): void;
+  /** Once: as soon as `recovered` is known. */
+  onSettled?(how: JobRecovered): void;
+}
+
+/**
+ * adopted: it goes on with tasks that run since an earlier leader; restored: it has run before, and all its tasks run
+ * again; new: it runs for the first time; failed: it ended before.
+ */
+export type JobRecovered = 'adopted' | 'restored' | 'new' | 'failed';
+
+interface ReadCheckpoint extends StartingPoint {
+  readonly pointers: readonly CheckpointPointer[];
 }
 
 export interface JobMasterOptions {
@@ -103,6 +125,8 @@ export class JobMaster implements Closeable, SlotOwner {
   readonly #execution: ExecutionGraph;
   readonly #pool = new SlotPool();
   readonly #sources: SourceCoordinators;
+  readonly #commands: SlotCommands;
+  readonly #checkpointIds: CheckpointIdCounter;
   readonly #recovery: JobRecovery;
   readonly #metrics = new Map<AttemptId, TaskMetrics>();
   /** Tasks of the mailbox that wait until the leader may act. */
@@ -113,6 +137,11 @@ export class JobMaster implements Closeable, SlotOwner {
   #checkpoints: CheckpointCoordinator | undefined;
   /** The graph and topology with the effective number of key groups. */
   #topology: ExecutionTopology;
+  readonly #slots: readonly SharedSlot[];
+  /** While it is found out whether running tasks go on. */
+  #takeover: JobTakeover | undefined;
+  #recovered: JobRecovered | undefined;
+  #firstGeneration: number;
   #runningSince = -1;
 
   constructor(env: Env, graph: JobGraph, deps: JobMasterDeps, options: JobMasterOptions) {
@@ -128,6 +157,9 @@ export class JobMaster implements Closeable, SlotOwner {
     );
     this.#topology = new ExecutionTopology(graph);
     const slots = shareSlots(this.#topology);
+    this.#slots = slots;
+    this.#firstGeneration = (options.lastExecution?.generation ?? -1) + 1;
+    this.#checkpointIds = deps.leadership.checkpointIds(graph.jobId);
     this.#execution = new ExecutionGraph(
       {
         topology: this.#topology,
@@ -137,7 +169,7 @@ export class JobMaster implements Closeable, SlotOwner {
         history: this.#history.exceptions,
         newAttemptId: ({ subtask }, generation) =>
           newAttemptId(env.random, subtask.vertex.id, subtask.subtaskIndex, generation),
-        firstGeneration: (options.lastExecution?.generation ?? -1) + 1,
+        firstGeneration: this.#firstGeneration,
         isRecovered: options.lastExecution !== undefined,
       },
       this.#instant(),
@@ -152,6 +184,27 @@ export class JobMaster implements Closeable, SlotOwner {
       onFailed: (failure) => {
         this.#apply({ kind: 'failedGlobally', failure });
       },
+      onAdoptionFailed: (failure) => {
+        this.#env.log.warn(
+          { event: 'job.adoption-refused', reason: failure.message },
+          'the job is restored, as its sources cannot go on',
+        );
+        this.#apply({ kind: 'adoptionFailed', failure });
+      },
+    });
+    this.#commands = new SlotCommands(this.#env, {
+      jobId: graph.jobId,
+      leadership: deps.leadership,
+      resources: deps.resources,
+      execution: this.#execution,
+      signal: this.#closing.signal,
+      run: (task) => {
+        this.#do(task);
+      },
+      apply: (input) => {
+        this.#apply(input);
+      },
+      deploymentOf: (slotKey, location) => this.#deploymentOf(slotKey, location),
     });
     this.#recovery = new JobRecovery(
       this.#env,
@@ -176,13 +229,29 @@ export class JobMaster implements Closeable, SlotOwner {
 
   // ---- Lifetime --------------------------------------------------------------------------------
 
-  /** Reads the checkpoint to start from, then schedules. */
+  /** Reads the checkpoint to start from, then schedules; or goes on with tasks that run since an earlier leader. */
   start(): void {
-    // Slots and the coordinator's thread come while the checkpoint is read.
-    this.#sources.warmUp();
+    const { resources } = this.#deps;
+    const { jobId } = this.graph;
+    const record = this.#options.lastExecution;
     this.#history.start();
+    if (record === undefined || !resources.mayAdopt) {
+      this.#needSlots('the job starts anew');
+      this.#registry.run('start the job', this.#start(this.#readCheckpoint()));
+      return;
+    }
+    const options = { jobId, record, topology: this.#topology, slots: this.#slots };
+    const takeover = new JobTakeover(this.#env, resources, options);
+    this.#takeover = takeover;
+    takeover.start();
+    this.#registry.run('take over the job', this.#takeOver(takeover));
+  }
+
+  /** Slots and the coordinator's thread come while the checkpoint is read. */
+  #needSlots(cause: string): void {
+    this.#deps.resources.discardHeld(this.graph.jobId, cause);
+    this.#sources.warmUp();
     this.#deps.resources.declareRequirements(this.graph.jobId, this.#execution.slotCount, this);
-    this.#registry.run('start the job', this.#start());
   }
 
   /** This leadership is over: nothing is cancelled, nothing deleted. */
@@ -191,6 +260,7 @@ export class JobMaster implements Closeable, SlotOwner {
       this.#closing.abort();
       this.#execution.step({ kind: 'suspended' }, this.#instant());
       this.#held = [];
+      void this.#takeover?.close();
       for (const cancel of [this.#cancelHeldPoll, this.#cancelSlotTimer, this.#cancelRestartTimer])
         cancel?.();
     }
@@ -201,23 +271,142 @@ export class JobMaster implements Closeable, SlotOwner {
     await this.#registry.close();
   }
 
-  async #start(): Promise<void> {
-    // Reads the checkpoint first: its numbers of key groups are part of every later checkpoint.
+  async #start(reading: Promise<ReadCheckpoint | undefined>): Promise<void> {
+    if ((await reading) === undefined || this.#closing.signal.aborted) return;
+    this.#topology = new ExecutionTopology(this.#recovery.graph);
+    this.#checkpoints = this.#createCheckpointCoordinator();
+    this.#apply({ kind: 'started' });
+  }
+
+  /** Comes first: its numbers of key groups are part of every later checkpoint. Undefined when the job is over. */
+  async #readCheckpoint(): Promise<ReadCheckpoint | undefined> {
     const reader = this.#createCheckpointCoordinator();
     this.#checkpoints = reader;
     try {
-      await this.#recovery.initialize();
+      const point = await this.#recovery.initialize();
+      return { ...point, pointers: reader.pointers };
     } catch (error) {
       if (!this.#isOver(error)) {
         this.#apply({ kind: 'failedGlobally', failure: toFailure(error) });
       }
+      return undefined;
+    } finally {
+      await reader.close();
+    }
+  }
+
+  // ---- Taking over -----------------------------------------------------------------------------
+
+  async #takeOver(takeover: JobTakeover): Promise<void> {
+    const isSettled = this.#deps.resources.beginTakeover();
+    try {
+      const reading = this.#readCheckpoint();
+      const bound = this.#recovery.takeAbortBound(this.#checkpointIds);
+      void reading.then((read) => {
+        if (read !== undefined) takeover.checkpointRead(read.checkpoint?.pointer.checkpointId ?? 0);
+      });
+      const verdict = await takeover.verdict;
+      if (verdict === undefined) return;
+      if (verdict.kind === 'restore') {
+        this.#do(() => {
+          this.#restoreInstead(verdict, reading);
+        });
+        return;
+      }
+      const [read, abortBound] = await Promise.all([reading, bound]);
+      if (read === undefined || abortBound === undefined) return;
+      this.#do(() => {
+        this.#adopt(takeover, verdict.plan, read, abortBound);
+      });
+    } finally {
+      isSettled();
+    }
+  }
+
+  #restoreInstead(
+    { reason, failure }: Omit<Extract<TakeoverVerdict, { kind: 'restore' }>, 'kind'>,
+    reading: Promise<ReadCheckpoint | undefined>,
+  ): void {
+    this.#takeover = undefined;
+    if (this.#execution.status !== 'INITIALIZING') return;
+    this.#env.log.info(
+      { event: 'job.adoption-refused', reason, failure: failure?.message },
+      'the job is restored, as its tasks cannot go on',
+    );
+    if (failure !== undefined)
+      this.#history.exceptions.addRoot(exceptionInfo(failure, this.#env.clock.wallTime()));
+    this.#needSlots(`the job is restored: ${reason}`);
+    this.#registry.run('start the job', this.#start(reading));
+  }
+
+  /** All that must not be seen half done: from here on the job is as if this JobMaster had deployed it. */
+  #adopt(
+    takeover: JobTakeover,
+    plan: AdoptionPlan,
+    read: ReadCheckpoint,
+    abortBound: number,
+  ): void {
+    if (this.#execution.status !== 'INITIALIZING') return;
+    if (!takeover.isCurrent(plan)) {
+      const reason = 'a TaskManager was lost while the job was taken over';
+      this.#restoreInstead({ reason }, Promise.resolve(read));
       return;
     }
-    await reader.close();
-    if (this.#closing.signal.aborted) return;
+    const { resources } = this.#deps;
+    this.#takeover = undefined;
+    this.#firstGeneration = this.#execution.generation;
     this.#topology = new ExecutionTopology(this.#recovery.graph);
     this.#checkpoints = this.#createCheckpointCoordinator();
-    this.#apply({ kind: 'started' });
+    this.#checkpoints.goOn(read.pointers);
+    const { attempts, slots, readers } = adoptedAttempts(
+      plan,
+      this.#topology,
+      (id) => resources.dataAddress(id) ?? '',
+    );
+    const allocationIds = plan.map(({ allocationId }) => allocationId);
+    resources.claimHeld(this.graph.jobId, allocationIds, this);
+    this.#stepPool({ kind: 'slotsAdopted', slots });
+    this.#step({ kind: 'adopted', attempts });
+    this.#sources.adopt({
+      checkpointId: read.checkpoint?.pointer.checkpointId ?? 0,
+      readers,
+      states: () => this.#recovery.adoptedEnumeratorStates(read.checkpoint),
+      mayStart: resources.takeoversOver(),
+    });
+    for (const report of takeover.takeReports(plan)) this.#onReport(report);
+    const handOver = {
+      epochLabel: this.#options.epochLabel,
+      completedCheckpointId: read.isOwn ? (read.checkpoint?.pointer.checkpointId ?? 0) : 0,
+      abortedCheckpointId: abortBound,
+    };
+    this.#registry.run('take over tasks', this.#handOver(plan, handOver, takeover.waitedMs));
+  }
+
+  async #handOver(plan: AdoptionPlan, handOver: HandOver, waitedMs: number): Promise<void> {
+    const running = plan.filter((slot) => slot.attempts.some(({ state }) => state === 'RUNNING'));
+    await Promise.all(running.map(({ slotKey }) => this.#commands.adopt(slotKey, handOver)));
+    this.#do(() => {
+      if (this.#execution.status !== 'RECONCILING') return;
+      this.#env.log.info(
+        {
+          event: 'job.adopted',
+          generation: this.#execution.generation,
+          attempts: this.#execution.vertices.length,
+          waitedMs,
+          checkpointId: handOver.completedCheckpointId,
+          wallTime: this.#env.clock.wallTime(),
+        },
+        'the job goes on with its running tasks',
+      );
+      this.#settle('adopted');
+      this.#step({ kind: 'adoptionCompleted' });
+    });
+  }
+
+  #settle(how: JobRecovered): void {
+    if (this.#recovered !== undefined) return;
+    this.#recovered = how;
+    this.#deps.onSettled?.(how);
   }
 
   #createCheckpointCoordinator(): CheckpointCoordinator {
@@ -231,6 +420,7 @@ export class JobMaster implements Closeable, SlotOwner {
         execution: this.#execution,
         topology: this.#topology,
         sources: this.#sources,
+        ids: this.#checkpointIds,
         failJob: (failure) => {
           this.#apply({ kind: 'failedGlobally', failure });
         },
@@ -250,6 +440,11 @@ export class JobMaster implements Closeable, SlotOwner {
 
   get status(): JobStatus {
     return this.#execution.status;
+  }
+
+  /** How it came up; undefined until that is known. */
+  get recovered(): JobRecovered | undefined {
+    return this.#recovered;
   }
 
   get failure(): Failure | undefined {
@@ -295,8 +490,7 @@ export class JobMaster implements Closeable, SlotOwner {
 
   /** Restarts since this JobMaster was created. */
   get restartCount(): number {
-    const first = (this.#options.lastExecution?.generation ?? -1) + 1;
-    return Math.max(0, this.#execution.generation - first);
+    return Math.max(0, this.#execution.generation - this.#firstGeneration);
   }
 
   #viewSource(): JobViewSource {
@@ -316,7 +510,11 @@ export class JobMaster implements Closeable, SlotOwner {
 
   #statusReason(): string | undefined {
     const { status, pending, failure } = this.#execution;
-    if (status === 'INITIALIZING') return 'reads the checkpoint to start from';
+    if (status === 'INITIALIZING')
+      return this.#takeover === undefined
+        ? 'reads the checkpoint to start from'
+        : 'finds out which of its tasks run';
+    if (status === 'RECONCILING') return 'takes its running tasks over';
     if (status === 'FAILED' || status === 'FAILING') return failure?.message;
     const shortage = this.#deps.resources.shortage(this.graph.jobId);
     if (pending?.phase === 'allocating') return shortage ?? 'waits for its slots';
@@ -328,10 +526,10 @@ export class JobMaster implements Closeable, SlotOwner {
 
   // ---- Told by TaskManagers --------------------------------------------------------------------
 
-  onTaskState({ attemptId, state, failure, metrics }: TaskStateUpdate): void {
+  onTaskState(update: TaskStateUpdate): void {
+    const { attemptId, metrics } = update;
     if (metrics !== undefined) this.onTaskMetrics(metrics);
-    const change = { kind: 'taskStateChanged', attemptId, state } as const;
-    this.#apply(failure === undefined ? change : { ...change, failure });
+    this.#report({ kind: 'taskState', attemptId, update });
   }
 
   onCheckpointAck(ack: CheckpointAck): void {
@@ -347,23 +545,45 @@ export class JobMaster implements Closeable, SlotOwner {
   }
 
   onEndOfData(attemptId: AttemptId): void {
+    this.#report({ kind: 'endOfData', attemptId });
+  }
+
+  onOperatorEvent(attemptId: AttemptId, operatorId: OperatorId, event: OperatorEvent): void {
+    this.#report({ kind: 'operatorEvent', attemptId, operatorId, event });
+  }
+
+  #report(report: TaskReport): void {
+    if (this.#takeover !== undefined) this.#takeover.keep(report);
+    else this.#onReport(report);
+  }
+
+  #onReport(report: TaskReport): void {
+    const { attemptId } = report;
     this.#do(() => {
-      this.#step({ kind: 'endOfDataReported', attemptId });
-      this.#checkpoints?.endOfData(attemptId);
+      switch (report.kind) {
+        case 'taskState': {
+          const { state, failure } = report.update;
+          const change = { kind: 'taskStateChanged', attemptId, state } as const;
+          return this.#step(failure === undefined ? change : { ...change, failure });
+        }
+        case 'endOfData':
+          this.#step({ kind: 'endOfDataReported', attemptId });
+          this.#checkpoints?.endOfData(attemptId);
+          return;
+        case 'operatorEvent': {
+          const vertex = this.#execution.vertexOf(attemptId);
+          if (vertex?.current === undefined || isExecutionTerminal(vertex.current.state)) return;
+          const { operatorId, event } = report;
+          const { subtaskIndex } = vertex.subtask;
+          this.#sources.onReaderEvent(operatorId, subtaskIndex, attemptId, event);
+        }
+      }
     });
   }
 
   /** The leader may act again after this time, ms, in which it could not. */
   onResumed(suspendedMs: number): void {
     this.#checkpoints?.onResumed(suspendedMs);
-  }
-
-  onOperatorEvent(attemptId: AttemptId, operatorId: OperatorId, event: OperatorEvent): void {
-    this.#do(() => {
-      const vertex = this.#execution.vertexOf(attemptId);
-      if (vertex?.current === undefined || isExecutionTerminal(vertex.current.state)) return;
-      this.#sources.onReaderEvent(operatorId, vertex.subtask.subtaskIndex, attemptId, event);
-    });
   }
 
   onTaskMetrics(metrics: TaskMetrics): void {
@@ -445,10 +665,14 @@ export class JobMaster implements Closeable, SlotOwner {
       case 'prepareDeployment':
         return this.#registry.run('prepare a deployment', this.#prepare(effect));
       case 'deploySlots':
-        for (const slotKey of effect.slotKeys) this.#deploySlot(slotKey);
+        for (const slotKey of effect.slotKeys)
+          this.#registry.run('deploy a slot', this.#commands.deploy(slotKey));
         return;
       case 'cancelSlot':
-        return this.#cancelSlot(effect.slotKey, effect.allocationId);
+        return this.#registry.run(
+          'cancel a slot',
+          this.#commands.cancel(effect.slotKey, effect.allocationId),
+        );
       case 'armRestartTimer':
         this.#cancelRestartTimer?.();
         this.#cancelRestartTimer = this.#env.clock.setTimer(effect.delayMs, () => {
@@ -471,6 +695,7 @@ export class JobMaster implements Closeable, SlotOwner {
           },
           'all tasks run',
         );
+        this.#settle(this.#options.lastExecution === undefined ? 'new' : 'restored');
         return;
       case 'taskFailed':
         this.#env.log.warn(
@@ -498,7 +723,11 @@ export class JobMaster implements Closeable, SlotOwner {
   }
 
   #end(status: JobEnd['status'], failure: Failure | undefined, isRecoveryFailure: boolean): void {
+    void this.#takeover?.close();
+    this.#takeover = undefined;
+    this.#deps.resources.discardHeld(this.graph.jobId, `the job is ${status}`);
     this.#stepPool({ kind: 'jobEnded', cause: `the job is ${status}` });
+    this.#settle('failed');
     void this.#sources.close();
     this.#deps.onEnded({ status, isRecoveryFailure, ...(failure !== undefined && { failure }) });
   }
@@ -568,10 +797,9 @@ export class JobMaster implements Closeable, SlotOwner {
     this.#apply({ kind: 'deploymentPrepared', round });
   }
 
-  #deploySlot(slotKey: string): void {
-    const { slot, location } = this.#execution.slot(slotKey);
-    if (location === undefined) return;
-    const deployment = slotDeployment(
+  #deploymentOf(slotKey: string, location: SlotLocation): SlotDeployment {
+    const { slot } = this.#execution.slot(slotKey);
+    return slotDeployment(
       {
         graph: this.graph,
         topology: this.#topology,
@@ -582,68 +810,6 @@ export class JobMaster implements Closeable, SlotOwner {
       },
       location,
       slot.positions,
-    );
-    this.#registry.run('deploy a slot', this.#submit(slotKey, location, deployment));
-  }
-
-  async #submit(
-    slotKey: string,
-    location: SlotLocation,
-    deployment: SlotDeployment,
-  ): Promise<void> {
-    const { allocationId } = location;
-    try {
-      await this.#gatewayOrThrow(location).submitTasks(deployment);
-    } catch (error) {
-      if (this.#closing.signal.aborted) return;
-      // Suspended between decision and message: asked again when it may act.
-      if (hasCode(error, 'LEADERSHIP_LOST')) {
-        this.#do(() => {
-          if (this.#execution.isDeploying(slotKey, allocationId)) this.#deploySlot(slotKey);
-        });
-        return;
-      }
-      const failure = deploymentFailure(error, location);
-      this.#apply({ kind: 'deploymentRejected', slotKey, allocationId, failure });
-    }
-  }
-
-  #cancelSlot(slotKey: string, allocationId: AllocationId): void {
-    const { location } = this.#execution.slot(slotKey);
-    if (location === undefined) return;
-    const cancel = async (): Promise<void> => {
-      try {
-        await this.#gatewayOrThrow(location).cancelTasks({ allocationId });
-      } catch (error) {
-        if (this.#closing.signal.aborted) return;
-        if (!this.#deps.leadership.mayAct()) {
-          // Suspended between decision and message: asked again when it may act.
-          this.#do(() => {
-            this.#cancelSlot(slotKey, allocationId);
-          });
-          return;
-        }
-        this.#env.log.warn(
-          { err: error, resourceId: location.taskManagerId, allocationId },
-          'slot could not be cancelled',
-        );
-        this.#deps.resources.disconnect(
-          location.taskManagerId,
-          'the TaskManager did not cancel its tasks',
-        );
-        return;
-      }
-      this.#apply({ kind: 'slotCanceled', slotKey, allocationId });
-    };
-    this.#registry.run('cancel a slot', cancel());
-  }
-
-  #gatewayOrThrow(location: SlotLocation): TaskManagerGateway {
-    const gateway = this.#deps.resources.gateway(location.taskManagerId);
-    if (gateway !== undefined) return gateway;
-    throw new MillraceError(
-      'RPC_DISCONNECTED',
-      `TaskManager ${location.taskManagerId} is not connected`,
     );
   }
 
@@ -657,24 +823,8 @@ export class JobMaster implements Closeable, SlotOwner {
   ): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#do(() => {
-        this.#sendNow(attemptId, operatorId, event).then(resolve, reject);
+        this.#commands.sendOperatorEvent(attemptId, operatorId, event).then(resolve, reject);
       });
-    });
-  }
-
-  async #sendNow(
-    attemptId: AttemptId,
-    operatorId: OperatorId,
-    event: OperatorEvent,
-  ): Promise<void> {
-    const location = this.#execution.vertexOf(attemptId)?.current?.location;
-    // Of an older attempt: what it should have got is given back by its reset.
-    if (location === undefined) return;
-    await this.#gatewayOrThrow(location).sendOperatorEvent({
-      jobId: this.graph.jobId,
-      attemptId,
-      operatorId,
-      event,
     });
   }
 
@@ -699,12 +849,4 @@ export class JobMaster implements Closeable, SlotOwner {
       hasCode(error, 'STALE_EPOCH')
     );
   }
-}
-
-/** A refusal that concerns the job's own code is told as it is; all others are about the slot. */
-function deploymentFailure(error: unknown, location: SlotLocation): Failure {
-  const failure = toFailure(error);
-  if (failure.domain === 'user') return failure;
-  const message = `TaskManager ${location.taskManagerId} did not take the tasks: ${failure.message}`;
-  return toFailure(new MillraceError('SLOT_LOST', message, { cause: error }));
 }

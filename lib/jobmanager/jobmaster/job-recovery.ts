@@ -5,7 +5,7 @@
 import type { CheckpointCoordinator } from '../../../checkpoint/coordinator/checkpoint-coordinator.js';
 import type { CheckpointStorage } from '../../../checkpoint/storage/checkpoint-storage.js';
 import type { CompletedCheckpoint } from '../../../checkpoint/types.js';
-import type { ExecutionRecord, Leadership } from '../../../ha/services.js';
+import type { CheckpointIdCounter, ExecutionRecord, Leadership } from '../../../ha/services.js';
 import { sleep } from '../../base/clock.js';
 import type { Env } from '../../base/env.js';
 import { hasCode, MillraceError } from '../../base/errors.js';
@@ -24,6 +24,14 @@ export interface JobRecoveryDeps {
   readonly sources: SourceCoordinators;
   readonly execution: ExecutionGraph;
   readonly checkpoints: () => CheckpointCoordinator;
+}
+
+/** What a job of an earlier leader, or a new one, begins from. */
+export interface StartingPoint {
+  /** Undefined: from nothing. */
+  readonly checkpoint: CompletedCheckpoint | undefined;
+  /** The checkpoint is one of this job, not one somebody named. */
+  readonly isOwn: boolean;
 }
 
 /** Between tries of what only needs etcd or the storage to come back. */
@@ -74,11 +82,10 @@ export class JobRecovery {
   }
 
   /** Before the first scheduling: tries again while storage or etcd are away; what is missing or damaged is final. */
-  async initialize(): Promise<void> {
+  async initialize(): Promise<StartingPoint> {
     for (let tries = 1; ; tries++) {
       try {
-        await this.#restore();
-        return;
+        return await this.#restore();
       } catch (error) {
         const mayPass = error instanceof MillraceError && error.retry !== 'never';
         const isBounded = !this.#hasRun && !hasCode(error, 'ETCD_UNAVAILABLE');
@@ -93,6 +100,39 @@ export class JobRecovery {
     }
   }
 
+  /**
+   * An id above all that earlier leaders gave to checkpoints, and below all that follow. Undefined when the leadership or
+   * the job is over.
+   */
+  async takeAbortBound(ids: CheckpointIdCounter): Promise<number | undefined> {
+    return this.#untilThere('take the id up to which checkpoints are aborted', () => ids.next());
+  }
+
+  /** Its tasks run: nothing but the splits to come waits until it can be read. */
+  async adoptedEnumeratorStates(
+    checkpoint: CompletedCheckpoint | undefined,
+  ): Promise<ReadonlyMap<OperatorId, Uint8Array>> {
+    const states = await this.#untilThere('read the state of split enumerators', () =>
+      this.enumeratorStates(checkpoint),
+    );
+    return states ?? new Map<OperatorId, Uint8Array>();
+  }
+
+  /** Tries again for as long as that may help. */
+  async #untilThere<T>(what: string, work: () => Promise<T>): Promise<T | undefined> {
+    while (!this.#signal.aborted) {
+      try {
+        return await work();
+      } catch (error) {
+        if (this.#signal.aborted || hasCode(error, 'LEADERSHIP_LOST')) return undefined;
+        if (!(error instanceof MillraceError) || error.retry === 'never') throw error;
+        this.#env.log.warn({ err: error }, `could not ${what} yet`);
+        await sleep(this.#env.clock, retryDelayMs, this.#signal);
+      }
+    }
+    return undefined;
+  }
+
   /** All of it done, the tasks of `slotKeys` may be deployed. */
   async prepare(slotKeys: readonly string[], isFull: boolean): Promise<void> {
     await Promise.all([this.#prepareState(slotKeys, isFull), this.#recordAttempts()]);
@@ -101,11 +141,11 @@ export class JobRecovery {
 
   async #prepareState(slotKeys: readonly string[], isFull: boolean): Promise<void> {
     const turn = (this.#turn += 1);
-    const checkpoint = await this.#restore();
+    const { checkpoint } = await this.#restore();
     this.#checkTurn(turn);
     if (checkpoint !== undefined) this.#deps.checkpoints().reportRestored(checkpoint);
     if (isFull) {
-      const states = await this.#enumeratorStates(checkpoint);
+      const states = await this.enumeratorStates(checkpoint);
       this.#checkTurn(turn);
       await this.#deps.sources.reset(states);
     } else this.#resetSubtasks(slotKeys, checkpoint);
@@ -115,15 +155,15 @@ export class JobRecovery {
     if (turn !== this.#turn) throw new MillraceError('ABORTED', 'a newer restart takes its place');
   }
 
-  async #restore(): Promise<CompletedCheckpoint | undefined> {
+  async #restore(): Promise<StartingPoint> {
     try {
       const checkpoints = this.#deps.checkpoints();
       const path = this.#graph.restore?.path;
+      const own = await checkpoints.restoreLatest();
       const checkpoint =
-        (await checkpoints.restoreLatest()) ??
-        (path === undefined ? undefined : await checkpoints.restoreFrom(path));
+        own ?? (path === undefined ? undefined : await checkpoints.restoreFrom(path));
       if (checkpoint !== undefined) this.#assign(checkpoint);
-      return checkpoint;
+      return { checkpoint, isOwn: own !== undefined };
     } catch (error) {
       throw this.#hasRun ? recoveryFailure(this.#graph, error) : error;
     }
@@ -145,7 +185,8 @@ export class JobRecovery {
     this.#assigned = assigned;
   }
 
-  async #enumeratorStates(
+  /** What the enumerators of this checkpoint saved. */
+  async enumeratorStates(
     checkpoint: CompletedCheckpoint | undefined,
   ): Promise<Map<OperatorId, Uint8Array>> {
     const states = new Map<OperatorId, Uint8Array>();

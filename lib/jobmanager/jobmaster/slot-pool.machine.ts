@@ -10,6 +10,8 @@ export type SlotPoolInput =
   /** Slots are needed for these keys; replaces an earlier request. */
   | { readonly kind: 'slotsRequired'; readonly round: number; readonly slotKeys: readonly string[] }
   | { readonly kind: 'slotOffered'; readonly location: SlotLocation; readonly sequence: number }
+  /** Slots the job had under an earlier leader, which it goes on with, by key. */
+  | { readonly kind: 'slotsAdopted'; readonly slots: ReadonlyMap<string, SlotLocation> }
   | { readonly kind: 'slotsLost'; readonly allocationIds: readonly AllocationId[] }
   | { readonly kind: 'requestTimedOut'; readonly round: number }
   | { readonly kind: 'jobEnded'; readonly cause: string };
@@ -64,6 +66,11 @@ export class SlotPool {
           key: undefined,
         });
         return this.#serve(false);
+      case 'slotsAdopted':
+        for (const [key, location] of input.slots)
+          this.#slots.set(location.allocationId, { location, sequence: 0, key });
+        this.#declared = this.#slots.size;
+        return [{ kind: 'declareRequirements', slots: this.#declared }];
       case 'slotsLost':
         for (const allocationId of input.allocationIds) this.#slots.delete(allocationId);
         return [];

@@ -7,6 +7,7 @@
 import { Deferred } from '../../base/deferred.js';
 import { MillraceError } from '../../base/errors.js';
 import type { AttemptId, OperatorId } from '../../base/ids.js';
+import type { ReaderInventory } from '../../gateway/taskmanager-gateway.js';
 import type { OperatorEvent } from '../../operators/stream-operator.js';
 import type { CoordinatorCommand } from './coordinator-host.js';
 import { SplitAssignmentTracker } from './split-assignment-tracker.js';
@@ -17,6 +18,15 @@ export interface SourceCoordinatorDeps {
   /** To a reader, in order; resolves when its task has taken the event. */
   sendEvent(attemptId: AttemptId, event: OperatorEvent): Promise<void>;
   onSendFailed(attemptId: AttemptId, error: unknown): void;
+}
+
+/** A reader that runs since an earlier leader, as its TaskManager tells it. */
+export interface AdoptedReader {
+  readonly subtask: number;
+  readonly attemptId: AttemptId;
+  /** Its task has ended: it wants nothing any more. */
+  readonly isFinished: boolean;
+  readonly inventory: ReaderInventory;
 }
 
 interface Reader {
@@ -51,9 +61,9 @@ export class SourceCoordinator {
     const { operatorId } = this;
     switch (event.kind) {
       case 'readerRegistered':
-        this.#readers.set(subtask, { attemptId, held: [] });
-        this.#unseen.set(subtask, (this.#unseen.get(subtask) ?? 0) + 1);
-        this.#deps.command({ kind: 'addReader', operatorId, subtask });
+        // Told again by a TaskManager that found a new leader.
+        if (this.#readers.get(subtask)?.attemptId === attemptId) return;
+        this.#addReader(subtask, attemptId);
         return;
       case 'requestSplit':
         if (this.#readers.get(subtask)?.attemptId !== attemptId) return;
@@ -62,6 +72,37 @@ export class SourceCoordinator {
       default:
         return;
     }
+  }
+
+  #addReader(subtask: number, attemptId: AttemptId): void {
+    const { operatorId } = this;
+    this.#readers.set(subtask, { attemptId, held: [] });
+    this.#unseen.set(subtask, (this.#unseen.get(subtask) ?? 0) + 1);
+    this.#deps.command({ kind: 'addReader', operatorId, subtask });
+  }
+
+  /**
+   * Readers go on under a new leader, whose enumerator begins from checkpoint `checkpointId` (0: from nothing). First it
+   * learns of every split it does not know to be given, so that it gives none of them to a reader it is told of then.
+   */
+  adopt(readers: readonly AdoptedReader[], checkpointId: number): void {
+    const { operatorId } = this;
+    for (const { subtask, inventory } of readers) {
+      const splits = inventory.given.flatMap((one) =>
+        one.after >= checkpointId ? one.splits : [],
+      );
+      if (splits.length === 0) continue;
+      this.#tracker.record(subtask, splits);
+      this.#deps.command({ kind: 'adoptSplits', operatorId, subtask, splits });
+    }
+    // A reader that was told that no more will come must not get more.
+    const open = readers.filter(
+      ({ isFinished, inventory }) =>
+        !isFinished && inventory.isRegistered && !inventory.noMoreSplits,
+    );
+    for (const { subtask, attemptId } of open) this.#addReader(subtask, attemptId);
+    for (const { subtask, inventory } of open)
+      if (inventory.awaitsSplit) this.#deps.command({ kind: 'requestSplit', operatorId, subtask });
   }
 
   /** The subtask is restarted from this checkpoint: what it was given since goes back, in order. */

@@ -1,18 +1,19 @@
 /** All source coordinators of a job and the host their enumerators run in. */
 import { Deferred } from '../../base/deferred.js';
 import type { Env } from '../../base/env.js';
-import { fromFailure, MillraceError, type Failure } from '../../base/errors.js';
+import { fromFailure, MillraceError, toFailure, type Failure } from '../../base/errors.js';
 import type { AttemptId, OperatorId, VertexId } from '../../base/ids.js';
 import type { Closeable } from '../../base/lifecycle.js';
 import { withTimeout } from '../../base/abort.js';
 import type { JobGraph } from '../../graph/job-graph.js';
 import type { OperatorEvent } from '../../operators/stream-operator.js';
 import type {
+  CoordinatorCommand,
   CoordinatorHost,
   CoordinatorHostFactory,
   CoordinatorReply,
 } from './coordinator-host.js';
-import { SourceCoordinator } from './source-coordinator.js';
+import { SourceCoordinator, type AdoptedReader } from './source-coordinator.js';
 
 export interface SourceCoordinatorsDeps {
   readonly hosts: CoordinatorHostFactory;
@@ -20,6 +21,19 @@ export interface SourceCoordinatorsDeps {
   onSendFailed(attemptId: AttemptId, error: unknown): void;
   /** User code of an enumerator threw, or its thread ended. */
   onFailed(failure: Failure): void;
+  /** An enumerator cannot go on with readers that run since an earlier leader. */
+  onAdoptionFailed(failure: Failure): void;
+}
+
+export interface SourceAdoption {
+  /** The checkpoint the enumerators begin from; 0 when there is none. */
+  readonly checkpointId: number;
+  /** By source operator. */
+  readonly readers: ReadonlyMap<OperatorId, readonly AdoptedReader[]>;
+  /** Reads what the enumerators saved; called when the thread may be opened. */
+  readonly states: () => Promise<ReadonlyMap<OperatorId, Uint8Array>>;
+  /** Resolves when the thread may be opened. */
+  readonly mayStart: Promise<void>;
 }
 
 interface SourceVertex {
@@ -40,6 +54,8 @@ export class SourceCoordinators implements Closeable {
   #incarnation = 0;
   #ready: Deferred<void> | undefined;
   #isFailed = false;
+  /** Commands for adopted enumerators that have not started yet. */
+  #early: CoordinatorCommand[] | undefined;
 
   constructor(env: Env, graph: JobGraph, deps: SourceCoordinatorsDeps) {
     this.#env = env;
@@ -50,7 +66,8 @@ export class SourceCoordinators implements Closeable {
         if (operator.kind !== 'source') continue;
         const coordinator = new SourceCoordinator(operator.id, {
           command: (command) => {
-            this.#host?.send(command);
+            if (this.#early === undefined) this.#host?.send(command);
+            else this.#early.push(command);
           },
           sendEvent: (attemptId, event) => deps.sendEvent(attemptId, operator.id, event),
           onSendFailed: (attemptId, error) => {
@@ -74,6 +91,7 @@ export class SourceCoordinators implements Closeable {
   /** Full (re)start: enumerators begin from the checkpoint's state, or from nothing. */
   async reset(states: ReadonlyMap<OperatorId, Uint8Array>): Promise<void> {
     if (this.#sources.size === 0) return;
+    this.#early = undefined;
     if (this.#isFailed) {
       // Not awaited: user code that hangs must not hold up the restart.
       void this.#host?.close();
@@ -83,6 +101,41 @@ export class SourceCoordinators implements Closeable {
     this.#incarnation += 1;
     const incarnation = this.#incarnation;
     for (const { coordinator } of this.#sources.values()) coordinator.resetAll();
+    await this.#startEnumerators(incarnation, states);
+  }
+
+  /**
+   * Readers go on under a new leader. Returns at once: what is meant for the enumerators waits until they have started.
+   * When they cannot start or adopt, `onAdoptionFailed` is called.
+   */
+  adopt(adoption: SourceAdoption): void {
+    if (this.#sources.size === 0) return;
+    this.#incarnation += 1;
+    const incarnation = this.#incarnation;
+    this.#early = [];
+    for (const [operatorId, { coordinator }] of this.#sources)
+      coordinator.adopt(adoption.readers.get(operatorId) ?? [], adoption.checkpointId);
+    this.#startAdopted(incarnation, adoption).catch((error: unknown) => {
+      if (this.#incarnation !== incarnation) return;
+      this.#deps.onAdoptionFailed(toFailure(error));
+    });
+  }
+
+  async #startAdopted(incarnation: number, { mayStart, states }: SourceAdoption): Promise<void> {
+    await mayStart;
+    const read = await states();
+    if (this.#incarnation !== incarnation) return;
+    await this.#startEnumerators(incarnation, read);
+    if (this.#incarnation !== incarnation) return;
+    for (let next = this.#early?.shift(); next !== undefined; next = this.#early?.shift())
+      this.#host?.send(next);
+    this.#early = undefined;
+  }
+
+  async #startEnumerators(
+    incarnation: number,
+    states: ReadonlyMap<OperatorId, Uint8Array>,
+  ): Promise<void> {
     const ready = new Deferred<void>();
     this.#ready?.reject(new MillraceError('ABORTED', 'a newer restart takes its place'));
     this.#ready = ready;
@@ -153,6 +206,7 @@ export class SourceCoordinators implements Closeable {
   async close(): Promise<void> {
     const host = this.#host;
     this.#host = undefined;
+    this.#early = undefined;
     this.#incarnation += 1;
     this.#ready?.reject(new MillraceError('CLOSED', 'the job ended'));
     for (const { coordinator } of this.#sources.values()) coordinator.close();
@@ -189,6 +243,8 @@ export class SourceCoordinators implements Closeable {
       case 'failed':
         this.#isFailed = true;
         if (this.#ready !== undefined) this.#ready.reject(fromFailure(reply.failure));
+        else if (reply.failure.code === 'ADOPTION_REFUSED')
+          this.#deps.onAdoptionFailed(reply.failure);
         // While it only warms up nothing depends on it: the first reset opens another one.
         else if (this.#incarnation > 0) this.#deps.onFailed(reply.failure);
     }

@@ -3,9 +3,11 @@
  * jobs get from them. This is the standalone one: it hands out what is there and cannot start TaskManagers.
  *
  * Death is noticed by the closed session at once, a hang by the heartbeat timeout. Slots a TaskManager
- * holds for allocations unknown here (of an earlier leader, of a job that ended) are freed.
+ * holds of an earlier leader are kept until their job has decided whether it goes on with its tasks; what it holds
+ * for nobody is freed.
  */
 import { setPeriodicTimer } from '../../base/clock.js';
+import { Deferred } from '../../base/deferred.js';
 import type { Env } from '../../base/env.js';
 import { childEnv } from '../../base/env.js';
 import { MillraceError, toFailure, type Failure } from '../../base/errors.js';
@@ -23,13 +25,16 @@ import type {
   TaskManagerRegistrationRequest,
   TaskManagerRegistrationResponse,
 } from '../../gateway/taskmanager-gateway.js';
+import type { TaskManagerInfo } from '../../../ha/services.js';
 import type { RpcSession } from '../../rpc/rpc-service.js';
 import type { SlotLocation } from '../executiongraph/execution.js';
+import { ExpectedTaskManagers, type IsGone } from './expected-task-managers.js';
 import {
   SlotManager,
   type SlotManagerEffect,
   type SlotManagerInput,
 } from './slot-manager.machine.js';
+import type { TaskManagerPresence } from './task-manager-presence.js';
 
 /** What a job is told about its slots. */
 export interface SlotOwner {
@@ -42,16 +47,26 @@ export interface ResourceManagerOptions {
   readonly heartbeatTimeoutMs: number;
   /** After a takeover: how long the expected TaskManagers are waited for before slots are handed out. Default 300. */
   readonly takeoverWaitMs?: number;
+  /** What becomes of running tasks of an earlier leader (high-availability.job-recovery). Default `adopt`. */
+  readonly jobRecovery?: 'adopt' | 'restore';
+  /** How long TaskManagers that etcd knows are waited for before jobs are restored without them. Default 5000. */
+  readonly reconnectWindowMs?: number;
+  /** Looks whether a TaskManager that does not register has died. Unset: only the window says so. */
+  readonly isGone?: IsGone;
 }
 
 interface TaskManagerConnection {
   readonly id: TaskManagerId;
+  /** Counts registrations of this leadership. */
+  readonly sequence: number;
   readonly registration: TaskManagerRegistrationRequest;
   readonly gateway: TaskManagerGateway;
   readonly session: RpcSession;
   lastHeartbeat: number;
   payload: HeartbeatPayload | undefined;
 }
+
+const quietWaitMs = 250;
 
 /** Until the first heartbeat. */
 const unknownProcess: HeartbeatPayload['process'] = {
@@ -68,8 +83,13 @@ export class ResourceManager implements Closeable {
   readonly #slots: SlotManager;
   readonly #taskManagers = new Map<TaskManagerId, TaskManagerConnection>();
   readonly #owners = new Map<JobId, SlotOwner>();
-  /** TaskManagers to wait for after a takeover; undefined while they are not known, or when the wait is over. */
-  #expected: ReadonlySet<TaskManagerId> | undefined;
+  /** Those etcd knew when this leadership began. */
+  readonly #expected: ExpectedTaskManagers;
+  readonly #presenceListeners = new Set<() => void>();
+  /** Jobs that find out what of them runs. */
+  #takeovers = 0;
+  #whenQuiet: Deferred<void>[] = [];
+  #registrations = 0;
   #isOpen = false;
   #lastCheck: number;
 
@@ -78,7 +98,18 @@ export class ResourceManager implements Closeable {
     this.#env = childEnv(env, 'resource-manager');
     this.#options = options;
     this.#registry = new CloseableRegistry(this.#env.log);
-    this.#slots = new SlotManager(() => newAllocationId(env.random), false);
+    this.#slots = new SlotManager({
+      newAllocationId: () => newAllocationId(env.random),
+      isOpen: false,
+      keepsHeld: this.mayAdopt,
+    });
+    this.#expected = new ExpectedTaskManagers(env, {
+      isGone: options.isGone,
+      windowMs: this.reconnectWindowMs,
+      onGone: () => {
+        this.#presenceChanged();
+      },
+    });
     this.#lastCheck = env.clock.now();
   }
 
@@ -93,12 +124,23 @@ export class ResourceManager implements Closeable {
     });
   }
 
+  /** Whether jobs go on with tasks that run since an earlier leader. */
+  get mayAdopt(): boolean {
+    return this.#options.jobRecovery !== 'restore';
+  }
+
+  get reconnectWindowMs(): number {
+    return this.#options.reconnectWindowMs ?? 5_000;
+  }
+
   /**
    * TaskManagers that were registered with etcd when this leadership began: slots are handed out when they are
    * there, so that jobs spread over all of them, or after takeoverWaitMs.
    */
-  expect(expected: readonly TaskManagerId[]): void {
-    this.#expected = new Set(expected);
+  expect(expected: readonly TaskManagerInfo[]): void {
+    this.#expected.set(expected);
+    for (const { taskManagerId } of expected)
+      if (!this.#taskManagers.has(taskManagerId)) this.#expected.look(taskManagerId);
     const wait = this.#options.takeoverWaitMs ?? 300;
     const cancelWait = this.#env.clock.setTimer(wait, () => {
       this.#openAllocation();
@@ -107,9 +149,11 @@ export class ResourceManager implements Closeable {
       cancel();
     });
     this.#openWhenComplete();
+    this.#presenceChanged();
   }
 
   async close(): Promise<void> {
+    this.#expected.close();
     for (const { session } of this.#taskManagers.values()) session.close('the leadership ended');
     this.#taskManagers.clear();
     this.#owners.clear();
@@ -131,8 +175,10 @@ export class ResourceManager implements Closeable {
       );
     }
     this.#taskManagers.get(id)?.session.close('the TaskManager registered again');
+    this.#registrations += 1;
     const connection: TaskManagerConnection = {
       id,
+      sequence: this.#registrations,
       registration,
       gateway,
       session,
@@ -147,8 +193,10 @@ export class ResourceManager implements Closeable {
       { event: 'taskmanager.registered', resourceId: id, slots: slots.slots.length },
       'taskmanager registered',
     );
+    this.#expected.stopLooking(id);
     this.#apply({ kind: 'taskManagerRegistered', taskManagerId: id, report: slots });
     this.#openWhenComplete();
+    this.#presenceChanged();
     const { heartbeatIntervalMs, heartbeatTimeoutMs } = this.#options;
     return { heartbeatIntervalMs, heartbeatTimeoutMs };
   }
@@ -164,6 +212,27 @@ export class ResourceManager implements Closeable {
 
   gateway(id: TaskManagerId): TaskManagerGateway | undefined {
     return this.#taskManagers.get(id)?.gateway;
+  }
+
+  dataAddress(id: TaskManagerId): string | undefined {
+    return this.#taskManagers.get(id)?.registration.dataAddress;
+  }
+
+  presence(id: TaskManagerId): TaskManagerPresence {
+    const connection = this.#taskManagers.get(id);
+    if (connection !== undefined) return { kind: 'registered', registration: connection.sequence };
+    const reason = this.#expected.whyGone(id);
+    return reason === undefined ? { kind: 'awaited' } : { kind: 'gone', reason };
+  }
+
+  /** Calls `listener` whenever `presence` of a TaskManager may have changed; returns the unsubscriber. */
+  onPresenceChanged(listener: () => void): () => void {
+    this.#presenceListeners.add(listener);
+    return () => this.#presenceListeners.delete(listener);
+  }
+
+  #presenceChanged(): void {
+    for (const listener of [...this.#presenceListeners]) listener();
   }
 
   host(id: TaskManagerId): string | undefined {
@@ -215,6 +284,8 @@ export class ResourceManager implements Closeable {
       taskManagerId: id,
       reason: `TaskManager ${id} was lost: ${reason}`,
     });
+    this.#expected.look(id);
+    this.#presenceChanged();
   }
 
   #checkHeartbeats(periodMs: number): void {
@@ -230,14 +301,13 @@ export class ResourceManager implements Closeable {
   }
 
   #openWhenComplete(): void {
-    if (this.#expected === undefined) return;
-    if ([...this.#expected].every((id) => this.#taskManagers.has(id))) this.#openAllocation();
+    if (this.#expected.ids?.every((id) => this.#taskManagers.has(id)) === true)
+      this.#openAllocation();
   }
 
   #openAllocation(): void {
     if (this.#isOpen) return;
     this.#isOpen = true;
-    this.#expected = undefined;
     this.#apply({ kind: 'allocationOpened' });
   }
 
@@ -248,6 +318,46 @@ export class ResourceManager implements Closeable {
     if (slots > 0) this.#owners.set(jobId, owner);
     this.#apply({ kind: 'requirementsDeclared', jobId, slots });
     if (slots === 0) this.#owners.delete(jobId);
+  }
+
+  /** The job finds out what of it runs; the result ends that. */
+  beginTakeover(): () => void {
+    this.#takeovers += 1;
+    let isOver = false;
+    return () => {
+      if (isOver) return;
+      isOver = true;
+      this.#takeovers -= 1;
+      if (this.#takeovers === 0) for (const quiet of this.#whenQuiet.splice(0)) quiet.resolve();
+    };
+  }
+
+  /** Resolves when no job is being taken over, at the latest after `quietWaitMs`: for what takes time from the others. */
+  async takeoversOver(): Promise<void> {
+    if (this.#takeovers === 0) return;
+    const quiet = new Deferred<void>();
+    this.#whenQuiet.push(quiet);
+    const cancel = this.#env.clock.setTimer(quietWaitMs, () => {
+      quiet.resolve();
+    });
+    await quiet.promise;
+    cancel();
+  }
+
+  /** The job goes on with these slots, which it had under an earlier leader. */
+  claimHeld(jobId: JobId, allocationIds: readonly AllocationId[], owner: SlotOwner): void {
+    this.#owners.set(jobId, owner);
+    this.#apply({ kind: 'heldClaimed', jobId, allocationIds });
+  }
+
+  /** The job does not go on with what it had under an earlier leader: its tasks there end. Idempotent. */
+  discardHeld(jobId: JobId, cause: string): void {
+    this.#apply({ kind: 'heldDiscarded', jobId, cause });
+  }
+
+  /** All jobs of earlier leaders have their JobMasters: what is held for others is freed, now and later. */
+  jobsRecovered(jobIds: readonly JobId[]): void {
+    this.#apply({ kind: 'jobsRecovered', jobIds });
   }
 
   releaseSlot(allocationId: AllocationId, cause: string): void {

@@ -4,6 +4,9 @@
  * the order they came, and a job that does not fit lets later ones pass. Slots are taken from the
  * TaskManager with the largest share of free slots, which spreads a job evenly.
  *
+ * What a TaskManager holds when it registers is of an earlier leader. It is kept (`held`) for a job that may go on
+ * with its running tasks, until the job has claimed or given up what it had; all else is freed.
+ *
  * Invariant: a slot is held by at most one allocation, an allocation holds exactly one slot.
  */
 import { unreachable } from '../../base/assert.js';
@@ -45,6 +48,16 @@ export type SlotManagerInput =
       readonly taskManagerId: TaskManagerId;
       readonly allocationId: AllocationId;
     }
+  /** The job goes on with these of the slots it held under an earlier leader; its other ones are freed. */
+  | {
+      readonly kind: 'heldClaimed';
+      readonly jobId: JobId;
+      readonly allocationIds: readonly AllocationId[];
+    }
+  /** The job goes on with none of them, now or later. */
+  | { readonly kind: 'heldDiscarded'; readonly jobId: JobId; readonly cause: string }
+  /** All that is stored of jobs was read: what others than these hold belongs to nobody. */
+  | { readonly kind: 'jobsRecovered'; readonly jobIds: readonly JobId[] }
   /** After a takeover slots are handed out only when the expected TaskManagers are there, or the wait is over. */
   | { readonly kind: 'allocationOpened' };
 
@@ -92,6 +105,8 @@ type SlotState =
       readonly allocationId: AllocationId;
       readonly isMissing: boolean;
     }
+  /** In use by tasks of an earlier leader, for whose job it has not been decided whether it goes on with them. */
+  | { readonly kind: 'held'; readonly jobId: JobId; readonly allocationId: AllocationId }
   | { readonly kind: 'releasing'; readonly allocationId: AllocationId }
   /** Out of use until the TaskManager's next report; `reason` is its refusal, where it gave one. */
   | { readonly kind: 'unknown'; readonly reason?: string };
@@ -111,21 +126,34 @@ export interface SlotManagerView {
   readonly free: number;
 }
 
+export interface SlotManagerOptions {
+  readonly newAllocationId: () => AllocationId;
+  /** False to hold allocations until `allocationOpened`. Default true. */
+  readonly isOpen?: boolean;
+  /** Whether slots are kept for jobs of an earlier leader. Default false: they are freed at once. */
+  readonly keepsHeld?: boolean;
+}
+
 export class SlotManager {
   readonly #newAllocationId: () => AllocationId;
+  readonly #keepsHeld: boolean;
   /** In order of registration. */
   readonly #taskManagers = new Map<TaskManagerId, TaskManagerSlots>();
   /** In order of submission. */
   readonly #requirements = new Map<JobId, number>();
   readonly #places = new Map<AllocationId, Place>();
+  /** Jobs that have claimed or given up what they held. */
+  readonly #settled = new Set<JobId>();
+  /** Jobs of earlier leaders; undefined while they are being read. */
+  #recovered: ReadonlySet<JobId> | undefined;
   #isOpen: boolean;
   #sequence = 0;
   #effects: SlotManagerEffect[] = [];
 
-  /** @param isOpen false to hold allocations until `allocationOpened`. */
-  constructor(newAllocationId: () => AllocationId, isOpen = true) {
+  constructor({ newAllocationId, isOpen = true, keepsHeld = false }: SlotManagerOptions) {
     this.#newAllocationId = newAllocationId;
     this.#isOpen = isOpen;
+    this.#keepsHeld = keepsHeld;
   }
 
   step(input: SlotManagerInput): readonly SlotManagerEffect[] {
@@ -147,7 +175,7 @@ export class SlotManager {
   ): { index: number; jobId: JobId; allocationId: AllocationId }[] {
     const slots = this.#taskManagers.get(taskManagerId)?.slots ?? [];
     return slots.flatMap((slot, index) =>
-      slot.kind === 'pending' || slot.kind === 'allocated'
+      slot.kind === 'pending' || slot.kind === 'allocated' || slot.kind === 'held'
         ? [{ index, jobId: slot.jobId, allocationId: slot.allocationId }]
         : [],
     );
@@ -161,9 +189,7 @@ export class SlotManager {
     const slots = [...this.#taskManagers.values()].flatMap((one) => one.slots);
     const exist = `needs ${count(needed)}, ${String(slots.length)} exist`;
     if (slots.length < needed) return exist;
-    const taken = slots.filter(
-      (slot) => (slot.kind === 'pending' || slot.kind === 'allocated') && slot.jobId !== jobId,
-    ).length;
+    const taken = slots.filter((slot) => 'jobId' in slot && slot.jobId !== jobId).length;
     const said = `${exist}, of which ${String(taken)} are in use by other jobs`;
     const closed = slots.filter(({ kind }) => kind === 'releasing' || kind === 'unknown').length;
     if (closed === 0) return said;
@@ -195,6 +221,13 @@ export class SlotManager {
         return this.#onFreed(input.taskManagerId, input.allocationId, { kind: 'free' });
       case 'slotNotFreed':
         return this.#onFreed(input.taskManagerId, input.allocationId, { kind: 'unknown' });
+      case 'heldClaimed':
+        return this.#onClaimed(input.jobId, new Set(input.allocationIds));
+      case 'heldDiscarded':
+        this.#settled.add(input.jobId);
+        return this.#releaseHeld((slot) => slot.jobId === input.jobId, input.cause);
+      case 'jobsRecovered':
+        return this.#onJobsRecovered(new Set(input.jobIds));
       case 'allocationOpened':
         this.#isOpen = true;
         return;
@@ -210,14 +243,56 @@ export class SlotManager {
       slots: report.slots.map((): SlotState => ({ kind: 'free' })),
     };
     this.#taskManagers.set(id, taskManager);
-    // What it holds was given by an earlier leader or registration: jobs start afresh from a checkpoint.
-    for (const { slotIndex, allocationId } of report.slots) {
-      if (allocationId !== undefined)
-        this.#release(
-          { taskManager, index: slotIndex },
+    for (const { slotIndex, allocationId, jobId } of report.slots) {
+      if (allocationId === undefined) continue;
+      const place = { taskManager, index: slotIndex };
+      if (jobId !== undefined && this.#mayClaim(jobId)) {
+        this.#places.set(allocationId, place);
+        taskManager.slots[slotIndex] = { kind: 'held', jobId, allocationId };
+      } else this.#release(place, allocationId, 'no job of this leader holds the slot');
+    }
+  }
+
+  /** A job that has not settled was given nothing by this leader yet: nothing of it was declared lost. */
+  #mayClaim(jobId: JobId): boolean {
+    if (!this.#keepsHeld || this.#settled.has(jobId)) return false;
+    return this.#recovered === undefined || this.#recovered.has(jobId);
+  }
+
+  #onClaimed(jobId: JobId, claimed: ReadonlySet<AllocationId>): void {
+    this.#settled.add(jobId);
+    const missing: AllocationId[] = [];
+    for (const allocationId of claimed) {
+      const place = this.#places.get(allocationId);
+      const slot = place?.taskManager.slots[place.index];
+      if (place === undefined || slot?.kind !== 'held' || slot.jobId !== jobId)
+        missing.push(allocationId);
+      else
+        place.taskManager.slots[place.index] = {
+          kind: 'allocated',
+          jobId,
           allocationId,
-          'no job of this leader holds the slot',
-        );
+          isMissing: false,
+        };
+    }
+    this.#releaseHeld((slot) => slot.jobId === jobId, 'the job does not run there');
+    if (missing.length === 0) return;
+    const reason = 'the TaskManager was lost while the job was taken over';
+    this.#effects.push({ kind: 'slotsLost', jobId, allocationIds: missing, reason });
+  }
+
+  #onJobsRecovered(jobIds: ReadonlySet<JobId>): void {
+    this.#recovered = jobIds;
+    this.#releaseHeld((slot) => !jobIds.has(slot.jobId), 'no job of this leader holds the slot');
+  }
+
+  #releaseHeld(
+    isMeant: (slot: Extract<SlotState, { kind: 'held' }>) => boolean,
+    cause: string,
+  ): void {
+    for (const [allocationId, place] of [...this.#places]) {
+      const slot = place.taskManager.slots[place.index];
+      if (slot?.kind === 'held' && isMeant(slot)) this.#release(place, allocationId, cause);
     }
   }
 
@@ -246,11 +321,20 @@ export class SlotManager {
         this.#onMismatch(place, slot);
       else if (slot.kind === 'allocated' && slot.isMissing)
         taskManager.slots[slotIndex] = { ...slot, isMissing: false };
+      else if (slot.kind === 'held' && slot.allocationId !== allocationId)
+        this.#onHeldGone(place, slot.allocationId, allocationId);
       else if (slot.kind === 'free' || slot.kind === 'unknown') {
         if (allocationId === undefined) taskManager.slots[slotIndex] = { kind: 'free' };
         else this.#release(place, allocationId, 'no job holds the slot');
       }
     }
+  }
+
+  /** The TaskManager gave it up before the job could claim it. */
+  #onHeldGone(place: Place, was: AllocationId, is: AllocationId | undefined): void {
+    this.#places.delete(was);
+    if (is === undefined) place.taskManager.slots[place.index] = { kind: 'free' };
+    else this.#release(place, is, 'no job holds the slot');
   }
 
   /** One report may have been on its way when the slot was confirmed; a second one is the truth. */

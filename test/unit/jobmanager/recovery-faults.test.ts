@@ -87,6 +87,7 @@ t.test('of two restarts at once only the later one sets up the enumerators', asy
     sendEvent: () => Promise.resolve(),
     onSendFailed: () => undefined,
     onFailed: (failure) => failures.push(failure),
+    onAdoptionFailed: (failure) => failures.push(failure),
   });
   sources.warmUp();
   replies[0]?.({

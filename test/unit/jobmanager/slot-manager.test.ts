@@ -14,9 +14,13 @@ const emptySlots = (count: number): SlotReport => ({
   slots: Array.from({ length: count }, (_, slotIndex) => ({ slotIndex, attempts: [] })),
 });
 
-function newManager(isOpen = true): SlotManager {
+function newManager(isOpen = true, keepsHeld = false): SlotManager {
   let last = 0;
-  return new SlotManager(() => `alloc-${String((last += 1))}` as AllocationId, isOpen);
+  return new SlotManager({
+    newAllocationId: () => `alloc-${String((last += 1))}` as AllocationId,
+    isOpen,
+    keepsHeld,
+  });
 }
 
 type Request = Extract<SlotManagerEffect, { kind: 'requestSlot' }>;
