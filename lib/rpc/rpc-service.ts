@@ -53,11 +53,13 @@ export interface JobManagerConnector {
   /**
    * Connects and registers. `handler` serves the leader's calls; the connector refuses calls of an epoch older
    * than the newest this process has seen with STALE_EPOCH. Rejects with NO_LEADER, RPC_DISCONNECTED, STALE_EPOCH, RPC_PROTOCOL.
+   * Once `signal` aborts no answer is waited for any more: it is RPC_DISCONNECTED.
    */
   connect(
     leader: { readonly rpcAddress: string; readonly epoch: LeaderEpoch },
     registration: TaskManagerRegistrationRequest,
     handler: TaskManagerGateway,
+    signal?: AbortSignal,
   ): Promise<{
     readonly response: TaskManagerRegistrationResponse;
     readonly gateway: JobManagerGateway;

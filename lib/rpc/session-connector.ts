@@ -34,6 +34,7 @@ export class SessionConnector implements JobManagerConnector {
     leader: { readonly rpcAddress: string; readonly epoch: LeaderEpoch },
     registration: TaskManagerRegistrationRequest,
     handler: TaskManagerGateway,
+    signal?: AbortSignal,
   ): Promise<{
     readonly response: TaskManagerRegistrationResponse;
     readonly gateway: JobManagerGateway;
@@ -57,12 +58,18 @@ export class SessionConnector implements JobManagerConnector {
     );
     peer.serve<TaskManagerGateway>(taskManagerMethods, handler);
     peer.start();
+    const giveUp = (): void => {
+      peer.close('another leader is known');
+    };
+    signal?.addEventListener('abort', giveUp, { once: true });
     try {
       const response = await peer.call(registerMethodName, registrationMethod, registration);
       return { response, gateway: peer.proxy<JobManagerGateway>(jobManagerMethods), session: peer };
     } catch (error) {
       peer.close('registration failed');
       throw error;
+    } finally {
+      signal?.removeEventListener('abort', giveUp);
     }
   }
 

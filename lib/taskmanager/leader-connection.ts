@@ -131,8 +131,8 @@ export class LeaderConnection implements Closeable {
         continue;
       }
       try {
-        const connection = await this.#register(leader, round);
-        if (connection === undefined) continue;
+        const { connector, handler, registration } = this.#deps;
+        const connection = await connector.connect(leader, registration(), handler, round);
         attempt = 0;
         // The same leader that became ACTIVE meanwhile is no reason to leave it again.
         const isStill =
@@ -149,21 +149,6 @@ export class LeaderConnection implements Closeable {
         attempt = pause.aborted ? 0 : attempt + 1;
       }
     }
-  }
-
-  /** Nothing when another leader is known before this one answered: it may be a machine that is gone. */
-  async #register(leader: LeaderInfo, round: AbortSignal): Promise<Connection | undefined> {
-    const { connector, handler } = this.#deps;
-    const connecting = connector.connect(leader, this.#deps.registration(), handler);
-    const connection = await Promise.race([connecting, aborted(round)]);
-    if (connection !== undefined) return connection;
-    connecting.then(
-      ({ session }) => {
-        session.close('another leader is known');
-      },
-      () => undefined,
-    );
-    return undefined;
   }
 
   /** Until the session is over or another leader is known. */
@@ -266,13 +251,13 @@ export class LeaderConnection implements Closeable {
   }
 }
 
-function aborted(signal: AbortSignal): Promise<undefined> {
-  if (signal.aborted) return Promise.resolve(undefined);
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
   return new Promise((resolve) => {
     signal.addEventListener(
       'abort',
       () => {
-        resolve(undefined);
+        resolve();
       },
       { once: true },
     );

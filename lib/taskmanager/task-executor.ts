@@ -158,11 +158,11 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
     cause: string;
   }): Promise<void> {
     this.#env.log.debug({ event: 'slot.freed', allocationId, cause }, 'slot freed');
-    const isRestart = this.#orphans.has(allocationId);
-    const freed = this.#free(allocationId);
-    // Not adopted, so it will start its job again: the threads can be ready by then.
-    if (isRestart) this.#deps.runner.prepare?.(this.#table.count('releasing'));
-    await freed;
+    // Not adopted, so its job is started again: the threads can be ready by then.
+    if (this.#orphans.has(allocationId) && this.#slots.has(allocationId)) {
+      this.#deps.runner.prepare?.(this.#table.count('releasing') + 1);
+    }
+    await this.#free(allocationId);
   }
 
   async submitTasks(deployment: SlotDeployment): Promise<void> {
