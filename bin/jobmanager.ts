@@ -14,6 +14,7 @@ import { newJobManagerId } from '../lib/base/ids.js';
 import { CloseableRegistry, type Closeable } from '../lib/base/lifecycle.js';
 import { BundleStore } from '../lib/jobmanager/dispatcher/bundle-store.js';
 import { JobManager } from '../lib/jobmanager/job-manager.js';
+import { tcpIsGone } from '../lib/jobmanager/resourcemanager/tcp-is-gone.js';
 import { workerCoordinatorHosts } from '../lib/jobmanager/jobmaster/worker-coordinator-host.js';
 import type { CoordinatorHostFactory } from '../lib/jobmanager/jobmaster/coordinator-host.js';
 import { createRestServer } from '../lib/rest/rest-server.js';
@@ -67,6 +68,9 @@ async function start(context: ProcessContext): Promise<Closeable> {
       heartbeatIntervalMs: config.get(options.heartbeatInterval),
       heartbeatTimeoutMs: config.get(options.heartbeatTimeout),
       slotRequestTimeoutMs: config.get(options.slotRequestTimeout),
+      jobRecovery: config.get(options.highAvailabilityJobRecovery),
+      reconnectWindowMs: config.get(options.highAvailabilityTaskManagerReconnectWindow),
+      isGone: tcpIsGone(env),
       smallStateThresholdBytes: config.get(options.stateStorageSmallStateThreshold),
       exceptionHistorySize: config.get(options.webExceptionHistorySize),
       checkpointHistorySize: config.get(options.webCheckpointsHistory),
