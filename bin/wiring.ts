@@ -92,6 +92,7 @@ export async function runProcess(
     }
     process.on('uncaughtException', fail);
     running = await start(context);
+    context.supervisor.startHeartbeats();
     // A signal came while it started: what it began with is closed now.
     if (ending.signal.aborted) await running.close();
   } catch (error) {

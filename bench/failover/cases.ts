@@ -123,25 +123,24 @@ function disturbEtcd(fault: (rig: Rig, index: number) => Promise<void>): Failove
   return async (rig, index) => {
     const before = await rig.attempts();
     const from = Date.now();
-    await fault(rig, index);
-    await rig.etcdHealthy();
-    await sleep(afterMs);
-    // A checkpoint that began when all was well again.
-    await rig.allJobs(['checkpoint.completed'], Date.now());
-    const to = Date.now();
-    const events = rig.events(from);
-    const completed = events
-      .filter((one) => one.event === 'checkpoint.completed')
-      .map((one) => one.at);
-    const times = [from, ...completed];
-    const pauses = times.slice(1).map((at, i) => at - (times[i] ?? at));
+    let isOver = false;
+    const pause = rig.longestWithoutCheckpoint(() => isOver);
+    try {
+      await fault(rig, index);
+      await rig.etcdHealthy();
+      await sleep(afterMs);
+      // One that began when all was well again.
+      await rig.nextCheckpoints();
+    } finally {
+      isOver = true;
+    }
     return {
       values: {
-        [failovers]: events.filter((one) => one.event === 'leader.granted').length,
+        [failovers]: rig.events(from).filter((one) => one.event === 'leader.granted').length,
         [changed]: await rig.changedSince(before),
-        [longestWithout]: Math.max(...pauses),
+        [longestWithout]: await pause,
       },
-      window: { from, to },
+      window: { from, to: Date.now() },
     };
   };
 }

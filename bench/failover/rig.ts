@@ -85,12 +85,8 @@ export class Rig {
         ? true
         : undefined;
     });
-    const since = Date.now();
-    await waitFor('a checkpoint of each job', startMs, async () => {
-      await sleep(pollMs);
-      return this.#allSaid('checkpoint.completed', since) ? true : undefined;
-    });
-    this.#events.forgetBefore(since);
+    await this.nextCheckpoints();
+    this.#events.forgetBefore(Date.now());
     // Whoever came back has started up by now.
     await sleep(500);
   }
@@ -148,6 +144,34 @@ export class Rig {
         ? Math.max(...firsts.map(({ at }) => at))
         : undefined;
     });
+  }
+
+  /** Every job has completed a checkpoint since. */
+  async nextCheckpoints(): Promise<void> {
+    const first = await this.#completed();
+    await waitFor('a checkpoint of each job', startMs, async () => {
+      await sleep(pollMs);
+      const now = await this.#completed();
+      return now.every((id, i) => id > (first[i] ?? 0)) ? true : undefined;
+    });
+  }
+
+  /** Watches the first job until `done`; resolves with the longest time without a completed checkpoint, ms. */
+  async longestWithoutCheckpoint(done: () => boolean): Promise<number> {
+    let [seen, seenAt, longest] = [0, Date.now(), 0];
+    while (!done()) {
+      const [id = 0] = await this.#completed().catch(() => [seen]);
+      longest = Math.max(longest, Date.now() - seenAt);
+      if (id > seen) [seen, seenAt] = [id, Date.now()];
+      await sleep(100);
+    }
+    return longest;
+  }
+
+  /** Id of the newest completed checkpoint of each job. */
+  async #completed(): Promise<number[]> {
+    const all = await Promise.all(this.#jobs.map(({ id }) => this.client.checkpoints(id)));
+    return all.map(({ latest }) => latest.completed?.id ?? 0);
   }
 
   /** By its own word, of the members that answer. */
@@ -221,15 +245,6 @@ export class Rig {
       return jobs.every(allRunning) ? true : undefined;
     });
     await sleep((keys / recordsPerSecond) * 1000 + 500);
-  }
-
-  #allSaid(event: string, since: number): boolean {
-    const said = new Set(
-      this.events(since)
-        .filter((one) => one.event === event)
-        .map((one) => one.fields['jobId']),
-    );
-    return this.#jobs.every(({ id }) => said.has(id));
   }
 
   /** JobManagers in the queue; asked of etcd, as no process need know them all. */

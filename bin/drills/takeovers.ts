@@ -4,7 +4,13 @@ import { MillraceError } from '../../lib/base/errors.js';
 import type { LocalCluster } from '../local/local-cluster.js';
 import type { DrillContext } from './drill.js';
 import { candidates } from './etcd-keys.js';
-import { mustHaveFailedOver, mustKeepAttempts, waitForEvent, type Before } from './observe.js';
+import {
+  moreCheckpoints,
+  mustHaveFailedOver,
+  mustKeepAttempts,
+  waitForEvent,
+  type Before,
+} from './observe.js';
 import { readEvents, readTakeover } from './timeline.js';
 
 export interface SeenTakeover {
@@ -44,12 +50,7 @@ export async function mustAdopt(
     (one) => ofJob('job.adopted')(one) && one.fields['epoch'] === epoch,
     timeoutMs,
   );
-  await waitForEvent(
-    cluster,
-    active.at,
-    (one) => ofJob('checkpoint.completed')(one) && one.process === active.process,
-    timeoutMs,
-  );
+  await moreCheckpoints(context, 1, timeoutMs);
   const tasks = await mustKeepAttempts(context, before);
   progress(
     `${active.process} leads after ${String(active.at - since)} ms, all ${String(tasks)} attempts go on`,

@@ -15,30 +15,37 @@ export const supervisedVariable = 'MILLRACE_INTERNAL_SUPERVISED';
 
 export interface SupervisorLink {
   tell(message: SupervisedMessage): void;
+  /**
+   * From now on heartbeats, from the event loop that does the work: one that is blocked is silent. Not before the
+   * process is ready: on a busy machine loading programs blocks for longer than a hang is tolerated.
+   */
+  startHeartbeats(): void;
 }
 
-/**
- * Begins with heartbeats, from the event loop that does the work: one that is blocked is silent. A supervisor that
- * is gone changes nothing for the process. Without one every message is dropped.
- */
+/** A supervisor that is gone changes nothing for the process. Without one every message is dropped. */
 export function connectSupervisor(env: Env, intervalMs: number): SupervisorLink {
   if (process.env[supervisedVariable] === undefined || process.send === undefined) {
-    return { tell: () => undefined };
+    return { tell: () => undefined, startHeartbeats: () => undefined };
   }
   const tell = (message: SupervisedMessage): void => {
     if (!process.connected) return;
     // A supervisor that just died: 'disconnect' says so.
     process.send?.(message, undefined, undefined, () => undefined);
   };
+  let heartbeats: NodeJS.Timeout | undefined;
   process.on('disconnect', () => {
     clearInterval(heartbeats);
     env.log.warn({ event: 'supervisor.gone' }, 'the supervisor is gone; going on without one');
   });
   // Neither the channel nor the heartbeats keep a process from ending.
   process.channel?.unref();
-  tell({ type: 'heartbeat' });
-  const heartbeats = setInterval(() => {
-    tell({ type: 'heartbeat' });
-  }, intervalMs).unref();
-  return { tell };
+  return {
+    tell,
+    startHeartbeats: () => {
+      tell({ type: 'heartbeat' });
+      heartbeats ??= setInterval(() => {
+        tell({ type: 'heartbeat' });
+      }, intervalMs).unref();
+    },
+  };
 }
