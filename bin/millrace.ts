@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { registerCluster } from './commands/cluster.js';
+import { registerDoctor } from './commands/doctor.js';
 import { registerDrill } from './commands/drill.js';
 import { registerJobs } from './commands/jobs.js';
 import { describeError, printError } from './commands/output.js';
@@ -40,6 +41,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 registerCluster(program);
 registerRun(program);
 registerJobs(program);
+registerDoctor(program);
 registerDrill(program);
 
 try {

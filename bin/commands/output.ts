@@ -43,7 +43,8 @@ export function table(
     },
   });
   for (const row of rows) out.push(row.map(String));
-  return out.toString();
+  // Cells are padded to their column, the last one too: what nobody sees is left out.
+  return out.toString().replace(/(?:\x20|\x1b\[\d+m)+$/gm, (end) => end.replaceAll(' ', ''));
 }
 
 /** RUNNING in green, FAILED in red: only on a terminal (picocolors decides). */
@@ -73,6 +74,11 @@ export function formatElapsed(ms: number): string {
   return parts[0] === 0
     ? `${String(parts[1])}m ${String(parts[2])}s`
     : `${String(parts[0])}h ${String(parts[1])}m`;
+}
+
+/** `1 slot`, `2 slots`. */
+export function countOf(count: number, noun: string, plural = `${noun}s`): string {
+  return `${String(count)} ${count === 1 ? noun : plural}`;
 }
 
 export function formatBytes(bytes: number): string {

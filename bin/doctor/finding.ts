@@ -1,0 +1,44 @@
+/** What a check of the doctor says. */
+export type FindingLevel = 'ok' | 'warning' | 'problem' | 'unknown';
+
+export interface Finding {
+  /** Which check: `etcd latency`. */
+  readonly check: string;
+  readonly level: FindingLevel;
+  /** One sentence with the figures. */
+  readonly message: string;
+  /** What to do; with every warning and problem. */
+  readonly advice?: string;
+}
+
+export const ok = (check: string, message: string): Finding => ({ check, level: 'ok', message });
+
+/** Something that cannot be seen from here. */
+export const unknown = (check: string, message: string): Finding => ({
+  check,
+  level: 'unknown',
+  message,
+});
+
+export const warning = (check: string, message: string, advice: string): Finding => ({
+  check,
+  level: 'warning',
+  message,
+  advice,
+});
+
+export const problem = (check: string, message: string, advice: string): Finding => ({
+  check,
+  level: 'problem',
+  message,
+  advice,
+});
+
+/** Of sorted or unsorted values, the smallest that `share` of them do not exceed. */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? NaN;
+}
+
+export const ms = (value: number): string =>
+  `${value < 10 ? value.toFixed(1) : String(Math.round(value))} ms`;
