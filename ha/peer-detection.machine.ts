@@ -88,7 +88,10 @@ export class PeerDetectionMachine {
       case 'opened':
         return input.connection === this.#connection ? this.#onOpened(now) : [];
       case 'ended':
-        return input.connection === this.#connection ? this.#onEnded(input.how, now) : [];
+        if (input.connection !== this.#connection) return [];
+        // An end is told once.
+        this.#connection += 1;
+        return this.#onEnded(input.how, now);
       case 'timerFired':
         return this.#state === 'PROBING' || this.#state === 'PAUSING' ? this.#connect() : [];
       case 'stopped':

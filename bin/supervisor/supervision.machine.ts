@@ -3,7 +3,7 @@
  * supervisor ends with it. It knows nothing of candidacies: its driver deposes whatever the process held.
  *
  * Silence is counted by ticks, a late one for two at most: a supervisor that did not run itself (a stopped machine,
- * an overloaded one) must not take its own absence for its process's.
+ * an overloaded one) must not take its own absence for its process's. Nor is a process hung that had no processor.
  */
 import { checkTransition, defineTransitions } from '../../lib/base/transitions.js';
 
@@ -20,8 +20,8 @@ export const supervisionTransitions = defineTransitions<SupervisionState>({
 export type SupervisionInput =
   | { readonly type: 'started' }
   | { readonly type: 'heartbeat' }
-  /** Every `heartbeatIntervalMs`. */
-  | { readonly type: 'tick' }
+  /** Every `heartbeatIntervalMs`. `starvedMs`: how long the process waited for a processor since the last one. */
+  | { readonly type: 'tick'; readonly starvedMs: number }
   /** Death by a signal is 128 + its number. */
   | { readonly type: 'exited'; readonly code: number }
   /** The second time: at once. */
@@ -82,7 +82,7 @@ export class SupervisionMachine {
         this.#silentMs = 0;
         return [];
       case 'tick':
-        return this.#onTick(now);
+        return this.#onTick(input.starvedMs, now);
       case 'exited':
         return this.#onExited(input.code, now);
       case 'stopRequested':
@@ -103,9 +103,10 @@ export class SupervisionMachine {
     return [{ type: 'start' }];
   }
 
-  #onTick(now: number): SupervisionEffect[] {
+  #onTick(starvedMs: number, now: number): SupervisionEffect[] {
     const { heartbeatIntervalMs, heartbeatTimeoutMs } = this.#options;
-    const elapsed = Math.min(now - this.#tickedAt, 2 * heartbeatIntervalMs);
+    const ran = Math.max(0, now - this.#tickedAt - starvedMs);
+    const elapsed = Math.min(ran, 2 * heartbeatIntervalMs);
     this.#tickedAt = now;
     if (this.#silentMs === undefined || this.#state !== 'RUNNING') return [];
     this.#silentMs += elapsed;

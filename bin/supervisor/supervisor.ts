@@ -7,6 +7,7 @@ import type { TaskManagerId } from '../../lib/base/ids.js';
 import { formatEpoch, type Candidacy } from '../../ha/services.js';
 import { startTimeOf } from '../local/managed-process.js';
 import { writePidFile } from './pid-file.js';
+import { Starvation } from './starvation.js';
 import {
   SupervisionMachine,
   type SupervisionEffect,
@@ -41,6 +42,7 @@ export class Supervisor {
   readonly #depositions = new Set<Promise<void>>();
   readonly #onEnd: (code: number) => void;
   #child: ChildProcess | undefined;
+  #starvation: Starvation | undefined;
   #startedAt = 0;
   #candidacy: Candidacy | undefined;
   #taskManagerId: TaskManagerId | undefined;
@@ -62,7 +64,7 @@ export class Supervisor {
   start(): void {
     this.#step({ type: 'started' });
     setInterval(() => {
-      this.#step({ type: 'tick' });
+      this.#step({ type: 'tick', starvedMs: this.#starvation?.sinceLast() ?? 0 });
     }, this.#options.heartbeatIntervalMs).unref();
   }
 
@@ -149,6 +151,7 @@ export class Supervisor {
       if (this.#child === child) this.#onMessage(message as SupervisedMessage);
     });
     if (child.pid === undefined) return;
+    this.#starvation = new Starvation(child.pid);
     if (pidFile !== undefined) {
       writePidFile(pidFile, { pid: child.pid, startedAt: startTimeOf(child.pid) });
     }
