@@ -10,6 +10,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Env } from '../lib/base/env.js';
 import { hasCode, MillraceError } from '../lib/base/errors.js';
+import type { Random } from '../lib/base/random.js';
 import { createFileDurably, writeFileDurably } from './ha-storage.js';
 import type { Keys } from './keys.js';
 import { encodeText, type KvStore } from './kv-store.js';
@@ -33,7 +34,8 @@ interface Marker {
 }
 
 const uidPattern = /^[0-9a-f]{16}$/;
-const format = 1;
+/** Of the cluster key. */
+export const clusterFormat = 1;
 /** Starts of several processes at the same moment settle within a few rounds. */
 const maxRounds = 5;
 
@@ -68,6 +70,12 @@ async function openOnce(
 ): Promise<ClusterIdentity | undefined> {
   // The key first: whoever creates it has written its marker before.
   const stored = await readStored(kv, keys);
+  if (stored === undefined && (await kv.get(keys.importMarker)) !== undefined) {
+    throw new MillraceError(
+      'CLUSTER_MISMATCH',
+      `an import into ${keys.root} is under way or was interrupted: repeat it with the same archive (millrace ha import), then start`,
+    );
+  }
   if (storageDir === undefined) {
     if (stored === undefined)
       await createKey(env, kv, keys, { uid: env.random.hex(16), storageDir });
@@ -145,10 +153,10 @@ async function readStored(kv: KvStore, keys: Keys): Promise<Stored | undefined> 
   const entry = await kv.get(keys.cluster);
   if (entry === undefined) return undefined;
   const fields = decodeValue(entry);
-  if (fields.integer('format') !== format) {
+  if (fields.integer('format') !== clusterFormat) {
     throw new MillraceError(
       'CLUSTER_MISMATCH',
-      `${keys.cluster} has format ${String(fields.integer('format'))}; this version reads ${String(format)}`,
+      `${keys.cluster} has format ${String(fields.integer('format'))}; this version reads ${String(clusterFormat)}`,
     );
   }
   const dir = fields.raw['storageDir'];
@@ -170,18 +178,46 @@ async function createKey(
   const value = encodeValue({
     uid: cluster.uid,
     era: 1,
-    format,
+    format: clusterFormat,
     createdAt: env.clock.wallTime(),
     ...(cluster.storageDir !== undefined && { storageDir: cluster.storageDir }),
   });
   try {
     await kv.txn({
-      compare: [{ target: 'create', key: keys.cluster, op: '=', value: 0 }],
+      compare: [
+        { target: 'create', key: keys.cluster, op: '=', value: 0 },
+        { target: 'create', key: keys.importMarker, op: '=', value: 0 },
+      ],
       then: [{ op: 'put', key: keys.cluster, value }],
     });
   } catch (error) {
     if (!hasCode(error, 'UNKNOWN_OUTCOME')) throw error;
   }
+}
+
+/**
+ * Makes the directory the cluster's, as an import does.
+ *
+ * @throws CLUSTER_MISMATCH when it is another's.
+ */
+export async function claimStorage(random: Random, storageDir: string, uid: string): Promise<void> {
+  const path = join(storageDir, 'cluster.json');
+  const marker = await readMarker(path);
+  if (marker !== undefined && marker.uid !== uid) {
+    throw new MillraceError(
+      'CLUSTER_MISMATCH',
+      `${storageDir} belongs to the cluster ${marker.uid}, not to ${uid}: give the directory of that cluster, or a new one with its files copied`,
+      { details: { storageDir, storageUid: marker.uid } },
+    );
+  }
+  if (marker?.state !== 'ready') {
+    await writeFileDurably(path, encodeMarker({ uid, state: 'ready' }), random);
+  }
+}
+
+/** The uid in the marker of a storage directory. */
+export async function storageUid(storageDir: string): Promise<string | undefined> {
+  return (await readMarker(join(storageDir, 'cluster.json')))?.uid;
 }
 
 async function readMarker(path: string): Promise<Marker | undefined> {

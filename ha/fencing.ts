@@ -84,7 +84,7 @@ export class FencedWriter {
     const deadline = clock.now() + (this.#options.outcomeTimeoutMs ?? 10_000);
     let maybeWritten = false;
     for (let attempt = 0; ; attempt += 1) {
-      this.#throwIfOver(maybeWritten);
+      if (this.#options.signal.aborted) throw this.#over(maybeWritten, firstKey(request.then));
       let failure: unknown;
       if (this.#options.mayAct()) {
         try {
@@ -110,12 +110,15 @@ export class FencedWriter {
 
   /** Reads as of a moment at which this leader led. */
   async read(ranges: readonly Omit<RangeRequest, 'serializable'>[]): Promise<RangeResult[]> {
-    this.#throwIfOver(false);
+    if (this.#options.signal.aborted) throw leadershipLost(this.#options.epoch, false);
     const result = await this.#kv.txn({
       compare: [this.#guard],
       then: ranges.map((range) => ({ ...range, op: 'get' as const })),
     });
-    if (!result.succeeded) throw this.#lost(false);
+    if (!result.succeeded) {
+      this.#options.onLost();
+      throw leadershipLost(this.#options.epoch, false);
+    }
     return result.results.map((part) => {
       if (part.op !== 'get') throw new MillraceError('INVARIANT', 'a get was answered otherwise');
       return part;
@@ -164,7 +167,11 @@ export class FencedWriter {
       this.#env.metrics.counter('unknownOutcomesCommitted').inc();
       return { committed: true };
     }
-    if (candidate?.createRevision !== this.#options.epoch.revision) throw this.#lost(maybeWritten);
+    if (candidate?.createRevision !== this.#options.epoch.revision) {
+      const error = this.#over(maybeWritten, firstKey(request.then));
+      this.#options.onLost();
+      throw error;
+    }
     const current = new Map<string, KvEntry>();
     for (const entry of read) if (entry !== undefined) current.set(entry.key, entry);
     return { committed: false, current };
@@ -181,14 +188,16 @@ export class FencedWriter {
     );
   }
 
-  #throwIfOver(maybeWritten: boolean): void {
-    if (this.#options.signal.aborted) throw leadershipLost(this.#options.epoch, maybeWritten);
-  }
-
-  #lost(maybeWritten: boolean): MillraceError {
+  /** A write that came too late: refused by the guard, or not sent any more. */
+  #over(maybeWritten: boolean, key: string | undefined): MillraceError {
+    const { epoch } = this.#options;
+    const outcome = maybeWritten ? 'unknown' : 'not written';
     this.#env.metrics.counter('fencedOut').inc();
-    this.#options.onLost();
-    return leadershipLost(this.#options.epoch, maybeWritten);
+    this.#env.log.warn(
+      { event: 'leader.write-refused', key, outcome, epoch: formatEpoch(epoch) },
+      'a write of a leadership that is over was refused',
+    );
+    return leadershipLost(epoch, maybeWritten);
   }
 
   #timedOut(maybeWritten: boolean, cause: unknown): MillraceError {
@@ -209,4 +218,9 @@ function leadershipLost(epoch: LeaderEpoch, maybeWritten: boolean): MillraceErro
       : 'this process leads no longer; nothing was written',
     { details: { epoch: formatEpoch(epoch), outcome: maybeWritten ? 'unknown' : 'not written' } },
   );
+}
+
+function firstKey(ops: readonly TxnOp[]): string | undefined {
+  for (const op of ops) if (op.op === 'put' || op.op === 'delete') return op.key;
+  return undefined;
 }

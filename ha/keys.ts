@@ -13,12 +13,16 @@
  *     P/jobs/<job>/history       checkpoint statistics and exceptions, for people
  *     P/results/<job>            terminal fact
  *     P/takeovers                the last takeovers, for people
+ *     P/import                   while an import is under way: the cluster must not be started
  *     P/tms/<tm>                 † registration
  *
  * † under the owner's lease. An administrator reads it all with `etcdctl get --prefix P/`.
  */
 import { MillraceError } from '../lib/base/errors.js';
 import type { JobId, JobManagerId, TaskManagerId } from '../lib/base/ids.js';
+
+/** All clusters of a store. */
+export const clustersPrefix = '/millrace/v1/';
 
 const clusterIdPattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
@@ -34,6 +38,7 @@ export class Keys {
   readonly resultsPrefix: string;
   readonly taskManagersPrefix: string;
   readonly takeovers: string;
+  readonly importMarker: string;
 
   /** CONFIG for a cluster id that is not 1-64 letters, digits, `.`, `_`, `-`, beginning with a letter or digit. */
   constructor(clusterId: string) {
@@ -43,7 +48,7 @@ export class Keys {
         `the cluster id "${clusterId}" is not usable: use 1-64 letters, digits, dots, dashes and underscores, beginning with a letter or digit`,
       );
     }
-    this.root = `/millrace/v1/${clusterId}/`;
+    this.root = `${clustersPrefix}${clusterId}/`;
     this.cluster = `${this.root}cluster`;
     this.candidatesPrefix = `${this.root}election/`;
     this.leader = `${this.root}leader`;
@@ -51,6 +56,7 @@ export class Keys {
     this.resultsPrefix = `${this.root}results/`;
     this.taskManagersPrefix = `${this.root}tms/`;
     this.takeovers = `${this.root}takeovers`;
+    this.importMarker = `${this.root}import`;
   }
 
   candidate(jobManagerId: JobManagerId, nonce: string): string {
