@@ -21,6 +21,7 @@ import {
   table,
 } from './commands/output.js';
 import { AccessLogRun } from './drills/access-log-run.js';
+import { attemptsOf, type Attempts } from './drills/observe.js';
 import { readTakeover, type Takeover } from './drills/timeline.js';
 import { LocalCluster } from './local/local-cluster.js';
 import { exitCodeOf } from './exit-codes.js';
@@ -28,7 +29,8 @@ import { exitCodeOf } from './exit-codes.js';
 const usage = `npm start [-- options]
 
 Starts 3 etcd members, 3 JobManagers and 2 TaskManagers, runs examples/access-log on them, kills the leading
-JobManager with SIGKILL, prints the takeover timeline, waits for the end and checks the output.
+JobManager with SIGKILL, prints the takeover timeline (its tasks go on
+meanwhile), waits for the end and checks the output.
 
   --rate N         lines a second of the 10,000 [1000]
   --parallelism N  [2]
@@ -51,7 +53,12 @@ const { values: options } = parseArgs({
 });
 
 interface Outcome {
-  readonly takeover: Takeover & { readonly firstOutput: number | undefined };
+  readonly takeover: Takeover & {
+    readonly firstOutput: number | undefined;
+    readonly tasks: number;
+    /** Tasks that run as another attempt than before. */
+    readonly attemptsChanged: number;
+  };
   readonly verdict: Verdict;
   readonly jobState: string;
 }
@@ -115,16 +122,17 @@ async function killLeaderMidRun(cluster: LocalCluster): Promise<Outcome> {
     step(
       `3 checkpoints completed, ${String(run.committedFiles().length)} files committed; killing the leader, ${bold(leader)}`,
     );
-    const { generation } = await run.details();
+    const before = attemptsOf(await run.waitUntilRunning());
     const known = new Set(run.committedFiles());
     const deathAt = Date.now();
     cluster.signal(leader, 'SIGKILL');
     const firstOutput = await firstNewFile(run, known, deathAt);
-    await run.waitUntilRunning(generation).catch((error: unknown) => {
-      // A short job may end before it is seen running again.
-      if (!(error instanceof MillraceError) || error.code !== 'JOB_FAILED') throw error;
-    });
-    const takeover = { ...readTakeover(cluster, deathAt, run.jobId), firstOutput };
+    const takeover = {
+      ...readTakeover(cluster, deathAt, run.jobId),
+      firstOutput,
+      tasks: before.size,
+      attemptsChanged: changed(before, attemptsOf(await run.details())),
+    };
     step(`${takeover.newLeader ?? '?'} took over; waiting for the end of the job`);
     const result = await run.waitUntilEnd();
     step(`the job is ${result.state}`);
@@ -132,6 +140,10 @@ async function killLeaderMidRun(cluster: LocalCluster): Promise<Outcome> {
   } finally {
     await run.close();
   }
+}
+
+function changed(before: Attempts, now: Attempts): number {
+  return [...before].filter(([place, attempt]) => now.get(place) !== attempt).length;
 }
 
 /** ms from the death to the first file committed under the new leader. */
@@ -148,9 +160,9 @@ async function firstNewFile(
   try {
     const deadline = deathAt + 60_000;
     while (Date.now() < deadline) {
-      const granted = readTakeover(run.cluster, deathAt, run.jobId).running;
-      const fresh =
-        granted === undefined ? [] : run.committedFiles().filter((file) => !known.has(file));
+      const { adopted, running } = readTakeover(run.cluster, deathAt, run.jobId);
+      const isBack = adopted !== undefined || running !== undefined;
+      const fresh = isBack ? run.committedFiles().filter((file) => !known.has(file)) : [];
       if (fresh.length > 0) return Date.now() - deathAt;
       await sleep(10);
     }
@@ -173,13 +185,21 @@ function report({ takeover, verdict, jobState }: Outcome, cluster: LocalCluster)
     table(
       ['', 'AFTER'],
       [
-        ['noticed: its lease ran out in etcd', at(takeover.noticed)],
+        takeover.seenDead === undefined
+          ? ['noticed: its lease ran out in etcd', at(takeover.noticed)]
+          : ['noticed by its supervisor or a standby', at(takeover.seenDead)],
+        ['deposed: its candidate key is gone', at(takeover.noticed)],
         [`elected: ${takeover.newLeader ?? 'nobody'}`, at(takeover.elected)],
-        [
-          `job recovered: checkpoint ${String(takeover.restoredCheckpoint ?? '-')}`,
-          at(takeover.recovered),
-        ],
-        ['all tasks running', at(takeover.running)],
+        ['ACTIVE: everything read, published', at(takeover.active)],
+        takeover.adopted === undefined
+          ? [
+              `job restored: checkpoint ${String(takeover.restoredCheckpoint ?? '-')}`,
+              at(takeover.running),
+            ]
+          : [
+              `tasks adopted: ${String(takeover.attemptsChanged)} of ${String(takeover.tasks)} attempts changed`,
+              at(takeover.adopted),
+            ],
         ['first output committed', at(takeover.firstOutput)],
       ],
     ),

@@ -8,7 +8,6 @@ import { arm, crashable, deathAt } from './crash-points.js';
 import type { Drill, DrillContext, DrillFindings } from './drill.js';
 import { candidates, deleteKey, keysOf, putKey, revokeLease } from './etcd-keys.js';
 import {
-  eventsOf,
   leaderOf,
   leaseTtlMs,
   lookBefore,
@@ -92,41 +91,6 @@ async function killAtEveryStep(context: DrillContext): Promise<DrillFindings> {
     await everybodyBack(cluster);
   }
   return { ...findings, epochs: mustHaveOneLeaderPerEpoch(cluster, began) };
-}
-
-async function pauseLeader(context: DrillContext): Promise<DrillFindings> {
-  const { cluster, did } = context;
-  const before = await lookBefore(context);
-  const old = cluster.process(before.leader);
-  cluster.signal(before.leader, 'SIGSTOP');
-  const pausedAt = did(`${before.leader} stopped (SIGSTOP)`);
-  // The stopped process still accepts connections, so the others are asked.
-  await waitForEvent(cluster, pausedAt, 'leader.granted', leaseTtlMs + 10_000);
-  const { activeMs, newLeader } = await mustAdopt(context, before, pausedAt);
-  cluster.signal(before.leader, 'SIGCONT');
-  const wokenAt = did(`${before.leader} goes on (SIGCONT), deposed`);
-  if (!(await waitUntilGone([old], 10_000)))
-    throw new MillraceError('INVARIANT', `${before.leader} still runs 10 s after it was deposed`);
-  const noticed = eventsOf(cluster, before.leader, wokenAt).find(
-    (one) => one.event === 'leader.revoked',
-  );
-  if (noticed === undefined)
-    throw new MillraceError(
-      'INVARIANT',
-      `${before.leader} ended without saying that its leadership was revoked`,
-    );
-  await everybodyBack(cluster);
-  return { paused: before.leader, newLeader, activeMs, deposedNoticedMs: noticed.at - wokenAt };
-}
-
-async function hangLeader(context: DrillContext): Promise<DrillFindings> {
-  const { cluster, did } = context;
-  const before = await lookBefore(context);
-  cluster.signal(before.leader, 'SIGSTOP');
-  const pausedAt = did(`${before.leader} hangs (SIGSTOP), its supervisor watches`);
-  const { activeMs, newLeader } = await mustAdopt(context, before, pausedAt);
-  await everybodyBack(cluster);
-  return { hung: before.leader, newLeader, activeMs };
 }
 
 /** SIGTERM to whoever leads, again and again, of five JobManagers that started at once. */
@@ -254,14 +218,12 @@ async function killEverything(context: DrillContext): Promise<DrillFindings> {
   };
 }
 
-const unsupervised = { supervised: false } as const;
-
 export const leaderDrills: readonly Drill[] = [
   {
     name: 'leader-kill',
     fault: 'SIGKILL of the leading JobManager, three times, in any phase of the job',
     mustHold: 'a standby leads within milliseconds, every task goes on, one leader per epoch',
-    job: { rate: 400 },
+    job: { rate: 280 },
     strikes: strikesLeader,
     inject: killLeaders,
   },
@@ -277,29 +239,15 @@ export const leaderDrills: readonly Drill[] = [
     fault: 'the leader is killed and its successor dies at a step of becoming one: five steps',
     mustHold: 'somebody leads in the end, epochs never go back, every task goes on',
     cluster: { environment: crashable() },
-    job: (soak) => ({ rate: soak ? 100 : 180 }),
+    job: { rate: 180 },
     inject: killAtEveryStep,
-  },
-  {
-    name: 'leader-hang',
-    fault: 'the leader hangs (SIGSTOP) under its supervisor',
-    mustHold: 'it is killed and deposed after the heartbeat timeout, every task goes on',
-    inject: hangLeader,
-  },
-  {
-    name: 'leader-pause',
-    fault: 'SIGSTOP of the leader beyond its lease, then SIGCONT; no supervisor',
-    mustHold: 'its late writes are refused, it notices and ends; epochs in etcd never go back',
-    cluster: unsupervised,
-    job: { rate: 400 },
-    inject: pauseLeader,
   },
   {
     name: 'leader-hand-over',
     fault: 'five JobManagers start at once; the leader is asked to end, four times',
     mustHold: 'one leader per epoch, the next one acts at once, every task goes on',
     cluster: { jobManagers: 5 },
-    job: { rate: 350 },
+    job: { rate: 250 },
     inject: leaveInOrder,
   },
   {
@@ -307,14 +255,14 @@ export const leaderDrills: readonly Drill[] = [
     fault:
       "the leader's record deleted and overwritten, its candidate key deleted, its lease revoked",
     mustHold: 'records are written again; who lost key or lease steps down; every task goes on',
-    job: { rate: 350 },
+    job: { rate: 300 },
     inject: tamper,
   },
   {
     name: 'jobmanagers-away',
     fault: 'all JobManagers killed, back within the leaderless time',
     mustHold: 'tasks go on meanwhile and are adopted',
-    job: { rate: 450 },
+    job: { rate: 350 },
     inject: awayForAWhile,
   },
   {

@@ -49,10 +49,16 @@ export function parseEvent(process: string, line: string): LoggedEvent | undefin
 
 /** ms after the fault; undefined for what did not happen (or not yet). */
 export interface Takeover {
+  /** Its supervisor saw it end, or a standby its connection; undefined: nobody did, the lease ran out. */
+  readonly seenDead: number | undefined;
   /** The dead leader's candidate key was seen to be gone. */
   readonly noticed: number | undefined;
   readonly elected: number | undefined;
   readonly newLeader: string | undefined;
+  /** The new leader acts: jobs and TaskManagers are read, it is ACTIVE in etcd. */
+  readonly active: number | undefined;
+  /** Its tasks go on under the new leader as they were. */
+  readonly adopted: number | undefined;
   /** The job is back: graph and checkpoint pointer read, JobMaster started. */
   readonly recovered: number | undefined;
   readonly restoredCheckpoint: number | undefined;
@@ -70,15 +76,21 @@ export function readTakeover(cluster: LocalCluster, deathAt: number, jobId: stri
         one.fields['jobId'] === jobId &&
         (granted === undefined || one.at >= granted.at),
     );
+  const seenDead = events.find(
+    (one) => one.event === 'supervisor.child-exited' || one.event === 'peer.closed',
+  );
   const noticed = events.find((one) => one.event === 'election.predecessor-gone');
   const restored = ofJob('checkpoint.restored');
   const after = (one: LoggedEvent | undefined): number | undefined =>
     one === undefined ? undefined : one.at - deathAt;
   const checkpoint = restored?.fields['checkpointId'];
   return {
+    seenDead: after(seenDead),
     noticed: after(noticed),
     elected: after(granted),
     newLeader: granted?.process,
+    active: after(events.find((one) => one.event === 'leader.active')),
+    adopted: after(ofJob('job.adopted')),
     recovered: after(ofJob('job.recovered')),
     restoredCheckpoint: typeof checkpoint === 'number' ? checkpoint : undefined,
     running: after(ofJob('job.running')),
@@ -104,6 +116,10 @@ const plainFields: readonly string[] = [
   'hostname',
   'component',
   'err',
+  // One job, and the process is named.
+  'jobId',
+  'taskManagerId',
+  'wallTime',
 ];
 
 /** Deeds and events in order of time, in ms since `since`. */

@@ -1,3 +1,3 @@
 import { testDrills } from '../support/drill-test.js';
 
-await testDrills(['leader-kill', 'leader-pause']);
+await testDrills(['leader-kill', 'leader-late-writes']);
