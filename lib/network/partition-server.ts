@@ -308,6 +308,11 @@ export class PartitionServer {
   #onOpen(connection: ServerConnection, stream: number, credits: number, channelId: string): void {
     const outgoing = this.#channels.get(channelId);
     const cancel = (): void => undefined;
+    // Its name has both attempts in it: whoever asks as well is an attempt that lives twice, cut off from its leader.
+    if (outgoing?.stream !== undefined || this.#waiting.has(channelId)) {
+      this.#fail(connection, stream, 'the channel has its consumer already');
+      return;
+    }
     if (outgoing !== undefined) {
       this.#bind({ connection, stream, credits, cancel }, outgoing);
       return;
@@ -316,10 +321,14 @@ export class PartitionServer {
     const expire = this.#env.clock.setTimer(channelOpenTimeoutMs, () => {
       this.#waiting.delete(channelId);
       const text = `its producer did not start within ${String(channelOpenTimeoutMs)} ms`;
-      connection.out.frame({ type: 'fail', stream, reason: 'lost', text });
-      this.#flush(connection);
+      this.#fail(connection, stream, text);
     });
     this.#waiting.set(channelId, { connection, stream, credits, cancel: expire });
+  }
+
+  #fail(connection: ServerConnection, stream: number, text: string): void {
+    connection.out.frame({ type: 'fail', stream, reason: 'lost', text });
+    this.#flush(connection);
   }
 
   #bind(waiting: Waiting, outgoing: Outgoing): void {

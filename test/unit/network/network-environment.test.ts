@@ -5,6 +5,7 @@ import type { ChannelReader } from '../../../lib/network/channel-reader.js';
 import type { ChannelWriter } from '../../../lib/network/channel-writer.js';
 import { NetworkEnvironment } from '../../../lib/network/network-environment.js';
 import { attachChannels, type ChannelProvider } from '../../../lib/network/slot-channels.js';
+import type { SlotDeployment } from '../../../lib/gateway/task-deployment-descriptor.js';
 import type { ControlEvent } from '../../../lib/record/stream-element.js';
 import { deploymentsOf, type TestJob } from '../../support/slot-job.js';
 import { TestOperator } from '../../support/slot-operators.js';
@@ -29,6 +30,8 @@ interface Pair {
   readonly readers: ChannelReader[];
   readonly out: ChannelProvider;
   readonly in: ChannelProvider;
+  /** What the consumers were deployed with. */
+  readonly consumers: SlotDeployment;
 }
 
 /** Two TaskManagers; a relay between them, if given, knows how to break the connection. */
@@ -77,6 +80,7 @@ async function connectPair(
     consumer,
     out,
     in: incoming,
+    consumers: deployments.get(1)!,
     writers: ids.map((id) => out.writer(id, 16)),
     readers: ids.map((id) => incoming.reader(id)),
   };
@@ -247,6 +251,28 @@ t.test('an opened channel waits for its producer, but not for ever', async (t) =
   t.match(await waitFor(provider, () => reader.failure), { code: 'NETWORK' });
   await consumer.close();
   await producer.close();
+});
+
+t.test('a channel has one consumer: who asks for it as well gets nothing of it', async (t) => {
+  for (const consumerFirst of [false, true]) {
+    const pair = await connectPair(1, { consumerFirst });
+    const again = new NetworkEnvironment(testEnv(), {
+      clusterUid: 'uid',
+      slots: 1,
+      bufferBytes: 1024,
+      taskManagerId: 'tm-c' as TaskManagerId,
+    });
+    pair.writers[0]!.writeBatch(bytesOf(10, 1));
+    t.same(await waitFor(pair.in, () => pair.readers[0]!.next()), bytesOf(10, 1));
+    const late = attachChannels(again.openChannels(pair.consumers, 0));
+    const reader = late.reader('a_b_0:0:0');
+    t.match(await waitFor(late, () => reader.failure), { code: 'NETWORK' });
+    pair.writers[0]!.writeBatch(bytesOf(10, 2));
+    t.same(await waitFor(pair.in, () => pair.readers[0]!.next()), bytesOf(10, 2));
+    t.equal(reader.next(), undefined);
+    await again.close();
+    await closeAll(pair);
+  }
 });
 
 t.test('a TaskManager of another cluster is refused', async (t) => {
