@@ -96,7 +96,7 @@ export class FencedCheckpointPointerStore implements CheckpointPointerStore {
   }
 }
 
-function decodePointer(entry: KvEntry): CheckpointPointer {
+export function decodePointer(entry: KvEntry): CheckpointPointer {
   const fields = decodeValue(entry);
   return {
     checkpointId: fields.integer('checkpointId'),

@@ -165,7 +165,7 @@ export class FencedJobStore implements JobStore {
   }
 }
 
-function parseAttempts(key: string, text: string): ExecutionRecord['attempts'] {
+export function parseAttempts(key: string, text: string): ExecutionRecord['attempts'] {
   const attempts: Record<string, ExecutionRecord['attempts'][string]> = {};
   let parsed: unknown;
   try {
