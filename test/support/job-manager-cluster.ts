@@ -2,10 +2,10 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createHighAvailability } from '../../ha/index.js';
+import { createHighAvailability, type HighAvailabilityOptions } from '../../ha/index.js';
 import { MemoryKvServer } from '../../ha/memory/memory-kv-server.js';
 import { MemoryKvStore } from '../../ha/memory/memory-kv-store.js';
-import type { LeaderInfo } from '../../ha/services.js';
+import type { HighAvailability, LeaderInfo } from '../../ha/services.js';
 import type { Env } from '../../lib/base/env.js';
 import type { Source } from '../../lib/api/source.js';
 import type { JobManagerId } from '../../lib/base/ids.js';
@@ -25,6 +25,7 @@ export interface TestJobManager {
   readonly env: Env;
   readonly kv: MemoryKvStore;
   readonly manager: JobManager;
+  readonly ha: HighAvailability;
   readonly events: LogFields[];
   lost: string | undefined;
   gateway(): ClientGateway;
@@ -40,11 +41,17 @@ export class JobManagerCluster {
   readonly sources = new Map<string, Source<unknown, unknown, unknown>>();
   readonly #t: TeardownHost;
   readonly #options: Partial<JobManagerOptions>;
+  readonly #haOptions: Partial<HighAvailabilityOptions>;
   #count = 0;
 
-  constructor(t: TeardownHost, options: Partial<JobManagerOptions> = {}) {
+  constructor(
+    t: TeardownHost,
+    options: Partial<JobManagerOptions> = {},
+    haOptions: Partial<HighAvailabilityOptions> = {},
+  ) {
     this.#t = t;
     this.#options = options;
+    this.#haOptions = haOptions;
     t.teardown(() => {
       this.server.close();
       rmSync(this.storageDir, { recursive: true, force: true });
@@ -60,6 +67,7 @@ export class JobManagerCluster {
     const ha = await createHighAvailability(env, kv, {
       clusterId: 'test',
       storageDir: this.storageDir,
+      ...this.#haOptions,
     });
     const rpc = this.rpc.createServer(env);
     const test: { lost: string | undefined } = { lost: undefined };
@@ -104,6 +112,7 @@ export class JobManagerCluster {
       name,
       env,
       kv,
+      ha,
       manager,
       events,
       close,
@@ -130,6 +139,26 @@ export class JobManagerCluster {
       script,
     );
     return taskManager;
+  }
+
+  /** In the store under a lease of its own, as a real one is: a new leader waits for it. */
+  async announce(taskManager: ScriptedTaskManager): Promise<void> {
+    const env = testEnv(this.clock, 2_000 + (this.#count += 1));
+    const kv = new MemoryKvStore(this.clock, this.server);
+    const ha = await createHighAvailability(env, kv, {
+      clusterId: 'test',
+      storageDir: this.storageDir,
+    });
+    this.#t.teardown(async () => {
+      await ha.close();
+      await kv.close();
+    });
+    await ha.registerTaskManager({
+      taskManagerId: taskManager.id,
+      dataAddress: `${taskManager.id}:7`,
+      slots: taskManager.slots.length,
+      pid: 1,
+    });
   }
 
   async leader(of: TestJobManager): Promise<LeaderInfo> {

@@ -5,6 +5,7 @@ import { MemoryKvStore } from '../../ha/memory/memory-kv-store.js';
 import type { Source, SplitEnumerator } from '../../lib/api/source.js';
 import type { JobId } from '../../lib/base/ids.js';
 import type { JobGraph } from '../../lib/graph/job-graph.js';
+import type { JobManagerOptions } from '../../lib/jobmanager/job-manager.js';
 import type { ScriptedTask, ScriptedTaskManager, TaskScript } from './scripted-task-manager.js';
 import { JobManagerCluster, type TestJobManager } from './job-manager-cluster.js';
 import type { TeardownHost } from './etcd.js';
@@ -69,13 +70,14 @@ export interface Setup {
   readonly completed: number[];
 }
 
-/** Every task acknowledges every checkpoint. */
+/** Every task acknowledges every checkpoint. `script` adds to that. */
 export async function setUp(
   t: TeardownHost,
   slotsPerTaskManager: number,
   count = 2,
+  options: Partial<JobManagerOptions> & { readonly script?: TaskScript } = {},
 ): Promise<Setup> {
-  const cluster = new JobManagerCluster(t);
+  const cluster = new JobManagerCluster(t, options);
   const jm = await cluster.jobManager('jm1');
   const leader = await cluster.leader(jm);
   const taskManagers: ScriptedTaskManager[] = [];
@@ -90,6 +92,7 @@ export async function setUp(
           if (task.jobId === first?.jobId) acknowledge(one, task, checkpointId);
     },
     onComplete: (checkpointId) => completed.push(checkpointId),
+    ...options.script,
   };
   for (let i = 1; i <= count; i++) {
     const taskManager = await cluster.taskManager(`tm${String(i)}`, slotsPerTaskManager, script);

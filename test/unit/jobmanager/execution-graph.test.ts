@@ -7,6 +7,7 @@ import type { JobGraph } from '../../../lib/graph/job-graph.js';
 import { ExceptionHistory } from '../../../lib/jobmanager/executiongraph/exception-history.js';
 import {
   ExecutionGraph,
+  type AdoptedExecution,
   type ExecutionGraphEffect,
   type ExecutionGraphInput,
 } from '../../../lib/jobmanager/executiongraph/execution-graph.machine.js';
@@ -151,6 +152,26 @@ class Harness {
       });
     }
     return new Map(slotKeys.map((key) => [key, this.#locations.get(key) as SlotLocation]));
+  }
+
+  /** Every slot runs since an earlier leader. */
+  adopt(finished: readonly number[] = []): void {
+    const attempts = new Map<number, AdoptedExecution>();
+    for (const { slotKey, subtask } of this.graph.vertices) {
+      const location = this.#allocate([slotKey]).get(slotKey);
+      if (location === undefined) continue;
+      this.deployed.add(slotKey);
+      const { position, subtaskIndex, vertex } = subtask;
+      attempts.set(position, {
+        attemptId: `${vertex.name}_${String(subtaskIndex)}_3_old` as AttemptId,
+        attemptNumber: 2,
+        generation: 3,
+        state: finished.includes(position) ? 'FINISHED' : 'RUNNING',
+        location,
+        endOfData: position === 1,
+      });
+    }
+    this.step({ kind: 'adopted', attempts });
   }
 
   kinds(): string[] {
@@ -310,6 +331,59 @@ t.test('cancelling waits for the tasks, and a lost TaskManager counts as gone', 
   t.equal(harness.graph.status, 'CANCELED');
 });
 
+t.test('adopted tasks go on, and restart as others do when they fail', async (t) => {
+  const harness = new Harness(parallel, true);
+  harness.adopt([0]);
+  t.same(harness.kinds(), ['statusChanged']);
+  t.equal(harness.graph.status, 'RECONCILING', 'no checkpoint yet: not all are handed over');
+  harness.step({ kind: 'adoptionCompleted' });
+  t.same(harness.kinds(), ['statusChanged', 'allTasksRunning', 'startCheckpoints']);
+  t.equal(harness.graph.generation, 3);
+  t.match(harness.graph.vertices[1]?.current, { endOfData: true, attemptNumber: 2 });
+  harness.fail(1);
+  harness.answerAll();
+  t.match(harness.attempt(1), /_4_/, 'the next generation');
+  t.match(harness.graph.vertices[1]?.current, { attemptNumber: 3 });
+  t.match(harness.attempt(2), /_3_old/, 'another region is left alone');
+
+  const ended = new Harness(parallel, true);
+  ended.adopt([0, 1, 2, 3, 4, 5]);
+  ended.step({ kind: 'adoptionCompleted' });
+  t.equal(ended.graph.status, 'FINISHED');
+});
+
+t.test(
+  'an adoption that fails restarts all of the job and counts as no failure of it',
+  async (t) => {
+    const noRestart: JobGraph = {
+      ...parallel,
+      config: { ...parallel.config, restartStrategy: { type: 'none' } },
+    };
+    for (const isHandedOver of [false, true]) {
+      const harness = new Harness(noRestart, true);
+      harness.adopt();
+      if (isHandedOver) harness.step({ kind: 'adoptionCompleted' });
+      harness.step({ kind: 'adoptionFailed', failure: failure('refused') });
+      harness.answerAll();
+      if (!isHandedOver) harness.step({ kind: 'adoptionCompleted' });
+      harness.report('RUNNING');
+      t.equal(harness.graph.status, 'RUNNING');
+      for (const { current } of harness.graph.vertices) t.equal(current?.generation, 4);
+    }
+    const half = new Harness(parallel, true);
+    half.adopt();
+    half.fail(1);
+    half.answerAll();
+    for (const { current } of half.graph.vertices)
+      t.equal(current?.generation, 4, 'what is not handed over yet cannot be left alone');
+    const cancelled = new Harness(parallel, true);
+    cancelled.adopt();
+    cancelled.step({ kind: 'cancelRequested' });
+    cancelled.answerAll();
+    t.equal(cancelled.graph.status, 'CANCELED');
+  },
+);
+
 t.test('a suspended job does nothing any more', async (t) => {
   const harness = running(keyed);
   harness.step({ kind: 'suspended' });
@@ -332,6 +406,8 @@ t.test(
       { weight: 2, arbitrary: fc.record({ kind: fc.constant('fail' as const), pick: fc.nat(5) }) },
       { weight: 1, arbitrary: fc.record({ kind: fc.constant('lose' as const), pick: fc.nat(2) }) },
       { weight: 1, arbitrary: fc.record({ kind: fc.constant('global' as const) }) },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant('handOver' as const) }) },
+      { weight: 1, arbitrary: fc.record({ kind: fc.constant('refuse' as const) }) },
     );
     const job: JobGraph = {
       ...parallel,
@@ -341,27 +417,37 @@ t.test(
       },
     };
     fc.assert(
-      fc.property(fc.array(event, { maxLength: 80 }), fc.boolean(), (events, cancels) => {
-        const harness = new Harness(job);
-        harness.step({ kind: 'started' });
-        for (const one of events) {
-          if (one.kind === 'answer' && harness.open.length > 0) {
-            harness.open.push(...harness.open.splice(0, one.pick % harness.open.length));
-            harness.answer();
-          } else if (one.kind === 'report') harness.report('RUNNING');
-          else if (one.kind === 'fail') harness.fail(one.pick);
-          else if (one.kind === 'lose') harness.lose([`default/${String(one.pick)}`]);
-          else if (one.kind === 'global')
-            harness.step({ kind: 'failedGlobally', failure: failure('global') });
-        }
-        if (cancels) harness.step({ kind: 'cancelRequested' });
-        harness.answerAll();
-        harness.report('RUNNING');
-        const { status } = harness.graph;
-        return cancels
-          ? isGloballyTerminal(status) && harness.deployed.size === 0
-          : status === 'RUNNING' && harness.deployed.size === 3;
-      }),
+      fc.property(
+        fc.array(event, { maxLength: 80 }),
+        fc.boolean(),
+        fc.boolean(),
+        (events, cancels, adopts) => {
+          const harness = new Harness(job, adopts);
+          if (adopts) harness.adopt();
+          else harness.step({ kind: 'started' });
+          for (const one of events) {
+            if (one.kind === 'answer' && harness.open.length > 0) {
+              harness.open.push(...harness.open.splice(0, one.pick % harness.open.length));
+              harness.answer();
+            } else if (one.kind === 'report') harness.report('RUNNING');
+            else if (one.kind === 'fail') harness.fail(one.pick);
+            else if (one.kind === 'lose') harness.lose([`default/${String(one.pick)}`]);
+            else if (one.kind === 'global')
+              harness.step({ kind: 'failedGlobally', failure: failure('global') });
+            else if (one.kind === 'handOver') harness.step({ kind: 'adoptionCompleted' });
+            else if (one.kind === 'refuse')
+              harness.step({ kind: 'adoptionFailed', failure: failure('refused') });
+          }
+          harness.step({ kind: 'adoptionCompleted' });
+          if (cancels) harness.step({ kind: 'cancelRequested' });
+          harness.answerAll();
+          harness.report('RUNNING');
+          const { status } = harness.graph;
+          return cancels
+            ? isGloballyTerminal(status) && harness.deployed.size === 0
+            : status === 'RUNNING' && harness.deployed.size === 3;
+        },
+      ),
       { numRuns: 500 },
     );
     t.pass('held for all histories');

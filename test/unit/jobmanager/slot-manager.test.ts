@@ -311,3 +311,67 @@ function checkServed(world: World): void {
     if (owned < needed && needed - owned <= free) throw new Error('a job that fits was not served');
   }
 }
+
+t.test('slots of an earlier leader are kept until their job claims or gives them up', async (t) => {
+  const slots = newManager(true, true);
+  const [jobId, other] = [jobIdOf('job'), jobIdOf('other')];
+  const held = (
+    slotIndex: number,
+    allocation: string,
+    of = jobId,
+  ): SlotReport['slots'][number] => ({
+    slotIndex,
+    allocationId: allocation as AllocationId,
+    jobId: of,
+    attempts: [],
+  });
+  const register = (name: string, ...report: SlotReport['slots']): readonly SlotManagerEffect[] =>
+    slots.step({
+      kind: 'taskManagerRegistered',
+      taskManagerId: tm(name),
+      report: { slots: report },
+    });
+  t.same(register('a', held(0, 'a0'), held(1, 'a1', other), { slotIndex: 2, attempts: [] }), []);
+  t.same(slots.view(), { total: 3, free: 1 }, 'they are in use');
+  t.equal(slots.allocations(tm('a')).length, 2);
+  const report = { slots: [held(0, 'a0'), held(1, 'a1', other), { slotIndex: 2, attempts: [] }] };
+  t.same(slots.step({ kind: 'slotsReported', taskManagerId: tm('a'), report }), []);
+  t.same(register('b', held(0, 'b0'), held(1, 'b1')), []);
+
+  const claimed = slots.step({
+    kind: 'heldClaimed',
+    jobId,
+    allocationIds: ['a0', 'b0', 'c0'].map((one) => one as AllocationId),
+  });
+  t.match(claimed, [
+    { kind: 'freeSlot', allocationId: 'b1' },
+    { kind: 'slotsLost', jobId, allocationIds: ['c0'] },
+  ]);
+  t.same(slots.step({ kind: 'requirementsDeclared', jobId, slots: 2 }), [], 'it has what it needs');
+  t.match(slots.step({ kind: 'taskManagerLost', taskManagerId: tm('b'), reason: 'dead' })[0], {
+    kind: 'slotsLost',
+    jobId,
+    allocationIds: ['b0'],
+  });
+  t.match(slots.step({ kind: 'heldDiscarded', jobId: other, cause: 'it is restored' }), [
+    { kind: 'freeSlot', allocationId: 'a1', cause: 'it is restored' },
+  ]);
+  t.match(register('c', held(0, 'c0')), [{ kind: 'freeSlot' }], 'the job was told that it is lost');
+
+  const again = newManager(true, true);
+  const both = { slots: [held(0, 'a0'), held(1, 'a1', other)] };
+  again.step({ kind: 'taskManagerRegistered', taskManagerId: tm('a'), report: both });
+  t.match(
+    again.step({ kind: 'jobsRecovered', jobIds: [jobId] }),
+    [{ kind: 'freeSlot', allocationId: 'a1' }],
+    'of no job there is',
+  );
+  const gone = { slots: [{ slotIndex: 0, attempts: [] }] };
+  again.step({ kind: 'slotsReported', taskManagerId: tm('a'), report: gone });
+  t.equal(again.view().free, 1, 'its TaskManager gave it up');
+  t.match(
+    again.step({ kind: 'taskManagerRegistered', taskManagerId: tm('d'), report: both }),
+    [{ kind: 'freeSlot', allocationId: 'a1' }],
+    'later ones are judged alike',
+  );
+});
