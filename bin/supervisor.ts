@@ -17,7 +17,6 @@ import { createLogger } from '../lib/base/pino-logger.js';
 import { SystemClock } from '../lib/base/system-clock.js';
 import { SystemRandom } from '../lib/base/system-random.js';
 import { exitCodeOf, exitCodes } from './exit-codes.js';
-import type { EtcdDeposer } from './supervisor/etcd-deposer.js';
 import { Supervisor, type Deposer } from './supervisor/supervisor.js';
 
 const usage = `supervisor jobmanager|taskmanager [-D key=value ...] [--config FILE] [--pid-file FILE]
@@ -83,28 +82,18 @@ function createEnv(config: Configuration, role: Role): Env {
   };
 }
 
-/** etcd's client takes 15 MB: a TaskManager's supervisor loads it at the first death, which others see anyway. */
+/** Loaded before it is needed, and only with high availability: it takes 15 MB and its time. */
 async function openDeposer(
   env: Env,
   config: Configuration,
   role: Role,
 ): Promise<Deposer | undefined> {
   if (config.get(options.highAvailabilityType) !== 'etcd') return undefined;
-  const open = async (): Promise<EtcdDeposer> => {
-    const { EtcdDeposer } = await import('./supervisor/etcd-deposer.js');
-    return new EtcdDeposer(env, config);
-  };
-  if (role === 'jobmanager') {
-    const deposer = await open();
-    deposer.warm();
-    return deposer;
-  }
-  let opened: Promise<EtcdDeposer> | undefined;
-  const deposer = (): Promise<EtcdDeposer> => (opened ??= open());
-  return {
-    depose: async (candidacy) => (await deposer()).depose(candidacy),
-    removeTaskManager: async (id, pid) => (await deposer()).removeTaskManager(id, pid),
-  };
+  const { EtcdDeposer } = await import('./supervisor/etcd-deposer.js');
+  const deposer = new EtcdDeposer(env, config);
+  // A TaskManager's death is noticed by its leader anyway: many of them must not ask etcd all the time.
+  if (role === 'jobmanager') deposer.keepWarm();
+  return deposer;
 }
 
 async function main(): Promise<void> {

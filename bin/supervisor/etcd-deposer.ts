@@ -1,4 +1,4 @@
-/** The supervisor's own way to etcd, open and warm before it is needed. */
+/** The supervisor's own way to etcd. */
 import type { Configuration } from '../../config/configuration.js';
 import { options } from '../../config/options.js';
 import { deposeCandidate, removeTaskManager } from '../../ha/depose.js';
@@ -34,7 +34,7 @@ export class EtcdDeposer implements Deposer {
   }
 
   /** Opens connections and keeps them tried; the first deposition is not the first of its kind. */
-  warm(): void {
+  keepWarm(): void {
     const watched = (work: Promise<unknown>): void => {
       work.catch((err: unknown) => {
         this.#env.log.debug({ err }, 'etcd does not answer');

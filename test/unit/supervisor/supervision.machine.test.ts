@@ -106,6 +106,15 @@ t.test(
   },
 );
 
+t.test('a process that waits for a processor is not hung', async (t) => {
+  const d = started();
+  d.step({ type: 'heartbeat' });
+  for (let i = 0; i < 100; i += 1) {
+    t.same(d.step({ type: 'tick', starvedMs: 195 }, d.now + 200), []);
+  }
+  t.same(d.tick(100_000).length, 1, 'it is when it has one');
+});
+
 t.test(
   'restarts pause longer and longer, at most the limit, and begin anew after a long life',
   async (t) => {
