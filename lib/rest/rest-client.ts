@@ -20,7 +20,7 @@ import type {
 import type { JobStatus } from '../gateway/job-status.js';
 import type { LeaderInfo } from '../../ha/services.js';
 import type { HaView } from './ha-view.js';
-import { disconnected, type ErrorBody } from './rest-errors.js';
+import { disconnected, suspendedHeader, type ErrorBody } from './rest-errors.js';
 import type {
   CheckpointConfigView,
   ExecutionResultView,
@@ -62,7 +62,7 @@ interface Ask {
 }
 
 type Attempt =
-  | { readonly kind: 'answer'; readonly text: string }
+  | { readonly kind: 'answer'; readonly text: string; readonly isSuspended: boolean }
   | { readonly kind: 'refused'; readonly error: MillraceError }
   /** Worth trying elsewhere, or later. */
   | { readonly kind: 'later'; readonly error: MillraceError };
@@ -252,12 +252,17 @@ export class RestClient {
     }
   }
 
-  /** Each JobManager once. */
+  /** Each JobManager once; what a suspended leader says counts when nobody else answers. */
   async #tryAll(ask: Ask): Promise<Attempt> {
     let last: Attempt | undefined;
+    let suspended: Attempt | undefined;
     for (let i = 0; i < this.#bases.length; i += 1) {
       const index = (this.#preferred + i) % this.#bases.length;
       const outcome = await this.#tryOne(this.#bases[index] ?? '', ask);
+      if (outcome.kind === 'answer' && outcome.isSuspended) {
+        suspended ??= outcome;
+        continue;
+      }
       if (outcome.kind !== 'later') {
         this.#preferred = index;
         return outcome;
@@ -266,6 +271,7 @@ export class RestClient {
       if (last?.kind !== 'later' || last.error.code === 'RPC_DISCONNECTED') last = outcome;
     }
     return (
+      suspended ??
       last ?? { kind: 'later', error: new MillraceError('NO_LEADER', 'no JobManager was asked') }
     );
   }
@@ -283,7 +289,8 @@ export class RestClient {
         bodyTimeout: timeoutMs,
       });
       const text = await response.body.text();
-      if (response.statusCode < 300) return { kind: 'answer', text };
+      if (response.statusCode < 300)
+        return { kind: 'answer', text, isSuspended: suspendedHeader in response.headers };
       const error = toError(response.statusCode, text, base);
       return { kind: response.statusCode === 503 ? 'later' : 'refused', error };
     } catch (cause) {

@@ -1,6 +1,12 @@
 import type { ErrorCode, RetryHint } from '../base/error-codes.js';
 import { MillraceError, toFailure, type Failure } from '../base/errors.js';
 
+/**
+ * On answers of a leader that may not act: it cannot reach etcd, and another one may lead meanwhile. What it says is how
+ * things were, so a client asks the other JobManagers first.
+ */
+export const suspendedHeader = 'x-millrace-suspended';
+
 /** Body of every answer that is not a success. `errors` is Flink's; its first line says what happened, the others why. */
 export interface ErrorBody {
   readonly errors: readonly string[];

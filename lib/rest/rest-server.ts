@@ -19,7 +19,7 @@ import { HaObserver, type OwnLeadership } from './ha-observer.js';
 import type { HaView } from './ha-view.js';
 import { bundleLimitBytes, graphLimitBytes, readJobUpload } from './job-upload.js';
 import { openApi } from './openapi.js';
-import { statusOf, toErrorBody } from './rest-errors.js';
+import { statusOf, suspendedHeader, toErrorBody } from './rest-errors.js';
 import { forwardedHeader, RestForwarder } from './rest-forwarder.js';
 import { localRoutes, routes, type RestAnswer, type Route } from './routes.js';
 import type { WebConfig } from './views.js';
@@ -129,7 +129,8 @@ class FastifyRestServer implements RestServer {
         parts: 5,
       },
     });
-    app.addHook('onRequest', async (request) => {
+    app.addHook('onRequest', async (request, reply) => {
+      if (this.#options.leader()?.state === 'SUSPENDED') void reply.header(suspendedHeader, '1');
       const [path = ''] = request.url.split('?');
       if (!openPaths.has(path)) checkAccess(request.headers, this.#options.token);
       const length = Number(request.headers['content-length'] ?? 0);

@@ -522,3 +522,20 @@ function rawStatus(port: number, headers: Record<string, string>): Promise<numbe
     socket.on('close', () => resolve(Number(text.split(' ')[1])));
   });
 }
+
+t.test('what a suspended leader says counts only while nobody else answers', async (t) => {
+  const cutOff = new MemoryDispatcher();
+  const successor = new MemoryDispatcher();
+  await cutOff.submitJob({ submissionId: 'old', jobGraph: graph() });
+  const suspended = await serve(t, {
+    gateway: () => cutOff,
+    leader: () => leaderAt(1, 'SUSPENDED'),
+  });
+  const led: { by?: MemoryDispatcher } = {};
+  const other = await serve(t, { gateway: () => led.by });
+  const rest = client(t, [suspended.url, other.url]);
+  t.equal((await rest.jobs()).length, 1, 'how things were is better than nothing');
+  led.by = successor;
+  t.equal((await rest.jobs()).length, 0, 'the new leader is asked');
+  t.equal((await rest.jobs()).length, 0);
+});
