@@ -5,6 +5,7 @@ import { Command, CommanderError } from 'commander';
 import { registerCluster } from './commands/cluster.js';
 import { registerDoctor } from './commands/doctor.js';
 import { registerDrill } from './commands/drill.js';
+import { registerHa } from './commands/ha.js';
 import { registerJobs } from './commands/jobs.js';
 import { describeError, printError } from './commands/output.js';
 import { registerRun } from './commands/run.js';
@@ -41,6 +42,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 registerCluster(program);
 registerRun(program);
 registerJobs(program);
+registerHa(program);
 registerDoctor(program);
 registerDrill(program);
 

@@ -30,6 +30,8 @@ const watchTimeoutMs = 3_000;
 export async function checkEtcd(context: EtcdCheckContext): Promise<Finding[]> {
   const { kv, endpoints, progress } = context;
   progress(`asking ${String(endpoints.length)} etcd members`);
+  // The first time connections are opened, which takes longer than any answer.
+  await kv.members();
   const members = await kv.members();
   const findings = [
     judgeMemberCount(endpoints.length),
