@@ -30,9 +30,9 @@ export class TakeoverRecorder {
     this.#jobManagerId = jobManagerId;
   }
 
-  /** A job that had run is taken over. Before `active`. */
+  /** A job that had run is taken over. */
   expect(jobId: JobId): void {
-    this.#open.add(jobId);
+    if (this.#activeAt === 0) this.#open.add(jobId);
   }
 
   /** Jobs, results and TaskManagers were read. */
@@ -43,19 +43,18 @@ export class TakeoverRecorder {
   /** ACTIVE was published. */
   active(): void {
     this.#activeAt = this.#env.clock.wallTime();
-    this.#write();
-    this.#settleWhenDone();
+    if (this.#open.size > 0) this.#write();
+    else this.#settle();
   }
 
   /** Only the first word about an expected job counts: what happens to it later is its own history. */
   settled(jobId: JobId, how: JobSettlement): void {
     if (!this.#open.delete(jobId)) return;
     this.#counts[how] += 1;
-    if (this.#activeAt > 0) this.#settleWhenDone();
+    if (this.#activeAt > 0 && this.#open.size === 0) this.#settle();
   }
 
-  #settleWhenDone(): void {
-    if (this.#open.size > 0 || this.#settledAt !== undefined) return;
+  #settle(): void {
     this.#settledAt = this.#env.clock.wallTime();
     this.#write();
   }

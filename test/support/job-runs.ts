@@ -1,6 +1,7 @@
 /** Jobs on scripted TaskManagers: what tests of the JobManager say again and again. */
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import type { HighAvailabilityOptions } from '../../ha/index.js';
 import { MemoryKvStore } from '../../ha/memory/memory-kv-store.js';
 import type { Source, SplitEnumerator } from '../../lib/api/source.js';
 import type { JobId } from '../../lib/base/ids.js';
@@ -75,9 +76,12 @@ export async function setUp(
   t: TeardownHost,
   slotsPerTaskManager: number,
   count = 2,
-  options: Partial<JobManagerOptions> & { readonly script?: TaskScript } = {},
+  options: Partial<JobManagerOptions> & {
+    readonly script?: TaskScript;
+    readonly ha?: Partial<HighAvailabilityOptions>;
+  } = {},
 ): Promise<Setup> {
-  const cluster = new JobManagerCluster(t, options);
+  const cluster = new JobManagerCluster(t, options, options.ha);
   const jm = await cluster.jobManager('jm1');
   const leader = await cluster.leader(jm);
   const taskManagers: ScriptedTaskManager[] = [];

@@ -1,6 +1,7 @@
 /** A job that ended, as its result keeps it: all that REST shows of it afterwards. */
 import type { JobResult } from '../../../ha/services.js';
 import type { Failure } from '../../base/errors.js';
+import type { JobId } from '../../base/ids.js';
 import type {
   CheckpointStatistics,
   JobDetails,
@@ -9,6 +10,8 @@ import type {
   JobSummary,
 } from '../../gateway/client-gateway.js';
 import type { JobGraph } from '../../graph/job-graph.js';
+import type { JobEnd, JobMaster } from '../jobmaster/job-master.js';
+import { unreadableSummary, type UnreadableJob } from './shown-jobs.js';
 
 export interface ArchivedJob {
   readonly version: 1;
@@ -32,8 +35,35 @@ export const noCheckpoints: CheckpointStatistics = {
 
 export const noExceptions: JobExceptions = { exceptionHistory: { entries: [], truncated: false } };
 
-export function encodeArchive(archive: ArchivedJob): string {
-  return JSON.stringify(archive);
+export function archiveOf(master: JobMaster, submissionId: string, end: JobEnd): ArchivedJob {
+  return {
+    version: 1,
+    submissionId,
+    state: end.status,
+    ...(end.failure !== undefined && { failure: end.failure }),
+    summary: { ...master.summary(), state: end.status },
+    details: { ...master.details(), state: end.status },
+    exceptions: master.exceptions(Infinity),
+    checkpoints: master.checkpointStatistics(),
+    graph: master.graph,
+  };
+}
+
+/** Of a job that somebody gave up: nothing of it could be read. */
+export function archiveOfUnreadable(job: UnreadableJob, finishedAt: number): ArchivedJob {
+  const { failure } = job;
+  const shown = unreadableSummary(job, finishedAt);
+  const summary: JobSummary = { ...shown, state: 'CANCELED', 'end-time': finishedAt };
+  return { version: 1, submissionId: '', state: 'CANCELED', failure, summary };
+}
+
+export function resultOf(
+  jobId: JobId,
+  name: string,
+  archive: ArchivedJob,
+  finishedAt: number,
+): JobResult {
+  return { jobId, name, state: archive.state, archive: JSON.stringify(archive), finishedAt };
 }
 
 /** Whatever the archive looks like, the outcome itself is known. */

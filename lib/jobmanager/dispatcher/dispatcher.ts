@@ -34,8 +34,10 @@ import { JobMaster, type JobEnd } from '../jobmaster/job-master.js';
 import type { ResourceManager } from '../resourcemanager/resource-manager.js';
 import type { TakeoverRecorder } from '../takeover-recorder.js';
 import {
+  archiveOf,
+  archiveOfUnreadable,
   decodeArchive,
-  encodeArchive,
+  resultOf,
   noCheckpoints,
   noExceptions,
   type ArchivedJob,
@@ -88,6 +90,8 @@ export class Dispatcher implements ClientGateway, Closeable {
   readonly #options: DispatcherOptions;
   readonly #registry: CloseableRegistry;
   readonly #closing = new AbortController();
+  /** Aborted when the leader may act again: what could not be done is tried at once. */
+  #resumed = new AbortController();
   readonly #live = new Map<JobId, LiveJob>();
   readonly #unreadable = new Map<JobId, UnreadableJob>();
   readonly #ended: EndedJobs;
@@ -122,8 +126,9 @@ export class Dispatcher implements ClientGateway, Closeable {
 
   /** The leader may act again after this time, ms, in which it could not. */
   onResumed(suspendedMs: number): void {
+    this.#resumed.abort();
+    this.#resumed = new AbortController();
     for (const { master } of this.#live.values()) master.onResumed(suspendedMs);
-    this.#registry.run('look for jobs', this.#startUnknownJobs());
   }
 
   /** Starts in the order of submission, in which jobs get slots. */
@@ -146,7 +151,7 @@ export class Dispatcher implements ClientGateway, Closeable {
     });
   }
 
-  /** A submission whose outcome was not known when etcd went away may have been stored. */
+  /** A submission whose outcome could not be learned may have been stored. */
   async #startUnknownJobs(): Promise<void> {
     await this.#retry('look for jobs', async () => {
       const jobIds = await this.#deps.leadership.jobs.list();
@@ -238,9 +243,6 @@ export class Dispatcher implements ClientGateway, Closeable {
         onSettled: (how) => {
           if (how !== 'new') this.#deps.takeover.settled(jobId, how);
         },
-        onSettled: (how) => {
-          if (how !== 'new') this.#deps.takeover.settled(jobId, how);
-        },
       },
       {
         ...this.#options,
@@ -250,7 +252,6 @@ export class Dispatcher implements ClientGateway, Closeable {
         epochLabel: epochLabel(leadership.epoch),
       },
     );
-    if (lastExecution !== undefined) this.#deps.takeover.expect(jobId);
     const { submissionId } = stored;
     this.#live.set(jobId, {
       submissionId,
@@ -302,24 +303,8 @@ export class Dispatcher implements ClientGateway, Closeable {
 
   async #endJob(job: LiveJob, end: JobEnd): Promise<void> {
     const { master, graph, submissionId } = job;
-    const archive: ArchivedJob = {
-      version: 1,
-      submissionId,
-      state: end.status,
-      ...(end.failure !== undefined && { failure: end.failure }),
-      summary: { ...master.summary(), state: end.status },
-      details: { ...master.details(), state: end.status },
-      exceptions: master.exceptions(Infinity),
-      checkpoints: master.checkpointStatistics(),
-      graph,
-    };
-    const result = {
-      jobId: graph.jobId,
-      name: graph.name,
-      state: end.status,
-      archive: encodeArchive(archive),
-      finishedAt: this.#env.clock.wallTime(),
-    };
+    const archive = archiveOf(master, submissionId, end);
+    const result = resultOf(graph.jobId, graph.name, archive, this.#env.clock.wallTime());
     // Fault: job.finished
     this.#env.fault?.('job.finished');
     await this.#writeResult(result, archive);
@@ -367,11 +352,10 @@ export class Dispatcher implements ClientGateway, Closeable {
       } catch (err) {
         if (this.#closing.signal.aborted || hasCode(err, 'LEADERSHIP_LOST')) return;
         this.#env.log.warn({ err, attempt }, `could not ${what} yet`);
-        await sleep(
-          this.#env.clock,
-          backoffDelay(cleanupBackoff, attempt, this.#env.random),
-          this.#closing.signal,
-        );
+        const delay = backoffDelay(cleanupBackoff, attempt, this.#env.random);
+        const wakeUp = AbortSignal.any([this.#closing.signal, this.#resumed.signal]);
+        await sleep(this.#env.clock, delay, wakeUp);
+        if (wakeUp.aborted) attempt = -1;
       }
     }
   }
@@ -382,8 +366,9 @@ export class Dispatcher implements ClientGateway, Closeable {
     this.#throwIfClosed();
     const graph = checkJobGraph(submission.jobGraph);
     const { jobId } = graph;
+    const ended = await this.#ended.submissionId(jobId);
     await this.#submitting.get(jobId)?.catch(() => undefined);
-    const known = this.#live.get(jobId)?.submissionId ?? (await this.#ended.submissionId(jobId));
+    const known = this.#live.get(jobId)?.submissionId ?? ended;
     if (known !== undefined) {
       if (known === submission.submissionId) return { jobId };
       throw new MillraceError('JOB_DUPLICATE', `a job ${jobId} exists or has ended`, {
@@ -418,7 +403,13 @@ export class Dispatcher implements ClientGateway, Closeable {
       desired: 'RUNNING',
       submittedAt: this.#env.clock.wallTime(),
     };
-    await this.#deps.leadership.jobs.put(stored);
+    try {
+      await this.#deps.leadership.jobs.put(stored);
+    } catch (error) {
+      if (hasCode(error, 'ETCD_UNAVAILABLE'))
+        this.#registry.run('look for jobs', this.#startUnknownJobs());
+      throw error;
+    }
     // Fault: job.submitted
     this.#env.fault?.('job.submitted');
     this.#env.log.info({ event: 'job.submitted', jobId, name }, 'job submitted');
@@ -456,25 +447,8 @@ export class Dispatcher implements ClientGateway, Closeable {
     const unreadable = this.#unreadable.get(jobId);
     if (unreadable === undefined) return;
     const finishedAt = this.#env.clock.wallTime();
-    const summary: JobSummary = {
-      ...unreadableSummary(unreadable, finishedAt),
-      state: 'CANCELED',
-      'end-time': finishedAt,
-    };
-    const archive: ArchivedJob = {
-      version: 1,
-      submissionId: '',
-      state: 'CANCELED',
-      failure: unreadable.failure,
-      summary,
-    };
-    const result = {
-      jobId,
-      name: jobId,
-      state: 'CANCELED' as const,
-      archive: encodeArchive(archive),
-      finishedAt,
-    };
+    const archive = archiveOfUnreadable(unreadable, finishedAt);
+    const result = resultOf(jobId, jobId, archive, finishedAt);
     await this.#writeResult(result, archive);
     await this.#cleanUp(result, undefined);
   }

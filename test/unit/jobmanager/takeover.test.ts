@@ -2,8 +2,13 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { MillraceError, toFailure } from '../../../lib/base/errors.js';
+import type { HeartbeatPayload } from '../../../lib/gateway/taskmanager-gateway.js';
+import type { ScriptedTaskManager } from '../../support/scripted-task-manager.js';
+import type { TakeoverRecord } from '../../../ha/services.js';
+import { JobManagerCluster, type TestJobManager } from '../../support/job-manager-cluster.js';
 import { MemoryKvStore } from '../../../ha/memory/memory-kv-store.js';
 import {
+  numbers,
   pipeline,
   checkpointing,
   setUp,
@@ -15,6 +20,14 @@ import {
   keysOfJob,
   checkpointDirectories,
 } from '../../support/job-runs.js';
+
+t.setTimeout(120_000);
+
+const heartbeatOf = (taskManager: ScriptedTaskManager): HeartbeatPayload => ({
+  slots: taskManager.report(),
+  taskMetrics: [],
+  process: { rssBytes: 1, heapUsedBytes: 1, eventLoopLagMs: 0, networkMemoryBytes: 0 },
+});
 
 t.test(
   'a successor goes on from the last completed checkpoint with a new generation',
@@ -57,6 +70,10 @@ t.test(
       );
     }
     t.match(await standby.gateway().jobDetails(jobId), { state: 'RUNNING', generation: 1 });
+
+    const counts = async (): Promise<unknown> =>
+      (await standby.gateway().jobCheckpoints(jobId)).counts;
+    t.match(await counts(), { total: 1, completed: 1 }, 'known by its pointer');
 
     jm.kv.faults.unavailable = false;
     for (let i = 0; i < 5; i++) await cluster.clock.advance(1_000);
@@ -177,5 +194,158 @@ t.test(
     await cluster.clock.advance(200);
     await untilRunning(cluster, jm, jobId);
     t.match(await jm.gateway().jobDetails(jobId), { generation: 1 });
+  },
+);
+
+t.test(
+  'what people are shown of a job outlives its leader, and so do records of takeovers',
+  async (t) => {
+    const setup = await setUp(t, 2);
+    const { cluster, jm, taskManagers } = setup;
+    const jobId = await runJob(setup, pipeline({ checkpointing }));
+    const other = await runJob(setup, pipeline({}, 'other'));
+    const [window] = tasksOf(taskManagers, 'win');
+    const failure = toFailure(new MillraceError('USER_FUNCTION', 'bad record'));
+    window?.taskManager.setState(window.task, 'FAILED', failure);
+    await cluster.clock.advance(200);
+    await untilRunning(cluster, jm, jobId);
+    for (let i = 0; i < 3; i++) await checkpoint(setup);
+    await cluster.clock.advance(1_000);
+    const before = (await jm.gateway().jobCheckpoints(jobId)).counts;
+    const standby = await cluster.jobManager('jm2');
+    await jm.close();
+    const leader = await cluster.leader(standby);
+    for (const one of taskManagers) await one.register(leader);
+    await untilRunning(cluster, standby, jobId);
+    await untilRunning(cluster, standby, other);
+
+    const after = (await standby.gateway().jobCheckpoints(jobId)).counts;
+    t.ok(after.completed >= before.completed && before.completed >= 3, 'counts go on');
+    t.equal(after.in_progress, 0);
+    t.match((await standby.gateway().jobExceptions(jobId, 5)).exceptionHistory, {
+      entries: [{ failure: { message: 'bad record' } }],
+    });
+
+    const [last, first] = await until(
+      cluster,
+      standby,
+      (records) => records[0]?.settledAt !== undefined,
+    );
+    t.match(first, { cause: 'first', jobManagerId: 'jm1', jobsAdopted: 0, jobsRestored: 0 });
+    t.match(last, { cause: 'gone', jobManagerId: 'jm2', previous: { jobManagerId: 'jm1' } });
+    t.equal((last?.jobsAdopted ?? 0) + (last?.jobsRestored ?? 0), 2);
+    const times = [
+      last?.noticedAt,
+      last?.electedAt,
+      last?.recoveredAt,
+      last?.activeAt,
+      last?.settledAt,
+    ];
+    t.same(times, [...times].sort());
+    t.ok(standby.events.some(({ event }) => event === 'leader.takeover'));
+  },
+);
+
+async function until(
+  cluster: JobManagerCluster,
+  { ha }: TestJobManager,
+  condition: (records: TakeoverRecord[]) => boolean,
+): Promise<TakeoverRecord[]> {
+  let records: TakeoverRecord[] = [];
+  await cluster.until('the takeover is recorded', async () => {
+    records = await ha.takeovers();
+    return condition(records);
+  });
+  return records;
+}
+
+t.test(
+  'a takeover reads of ended jobs only which they are; what is shown of them comes after',
+  async (t) => {
+    const setup = await setUp(t, 2);
+    const { cluster, jm, taskManagers } = setup;
+    const ended = await runJob(setup, pipeline({ checkpointing }));
+    await checkpoint(setup);
+    for (const one of taskManagers) for (const task of one.tasks()) one.setState(task, 'FINISHED');
+    await untilState(cluster, jm, ended, 'FINISHED');
+    const standby = await cluster.jobManager('jm2');
+    await jm.close();
+    await cluster.leader(standby);
+    t.match(await standby.gateway().jobResult(ended), { state: 'FINISHED' });
+    t.match(await standby.gateway().listJobs(), [{ jid: ended, state: 'FINISHED' }]);
+    t.match(await standby.gateway().jobDetails(ended), { jid: ended, vertices: { length: 2 } });
+    t.match((await standby.gateway().jobCheckpoints(ended)).counts, { completed: 1 });
+    const again = { submissionId: `s-${ended}`, jobGraph: pipeline({ checkpointing }) };
+    t.match(await standby.gateway().submitJob(again), { jobId: ended }, 'answered as the first');
+    await t.rejects(standby.gateway().submitJob({ ...again, submissionId: 'x' }), {
+      code: 'JOB_DUPLICATE',
+    });
+  },
+);
+
+t.test(
+  'a suspended leader says why nothing happens, answers heartbeats, and refuses wishes clearly',
+  async (t) => {
+    // The lease outlasts its local deadline by two seconds.
+    const options = { heartbeatTimeoutMs: 100_000, ha: { leaseTtlMs: 20_000 } };
+    const setup = await setUp(t, 2, 2, options);
+    const { cluster, jm, taskManagers } = setup;
+    const jobId = await runJob(setup, pipeline({ checkpointing }));
+    await checkpoint(setup);
+    const saw = (event: string): boolean => jm.events.some((one) => one.event === event);
+    const [first] = taskManagers;
+    if (first === undefined) return;
+    t.same(await first.leader?.heartbeat(heartbeatOf(first)), { leaderState: 'ACTIVE' });
+    jm.kv.faults.unavailable = true;
+    for (let i = 0; i < 250 && !saw('leader.suspended'); i++) await cluster.clock.advance(100);
+    t.same(await first.leader?.heartbeat(heartbeatOf(first)), { leaderState: 'SUSPENDED' });
+    t.equal(jm.manager.leader()?.state, 'SUSPENDED');
+    t.equal(jm.manager.own()?.leader.state, 'SUSPENDED');
+    t.match(await jm.gateway().overview(), {
+      'leader-state': 'SUSPENDED',
+      'leader-reason': /etcd/,
+    });
+    t.match(await jm.gateway().jobDetails(jobId), {
+      state: 'RUNNING',
+      'status-reason': /etcd does not answer since .*records keep flowing, no checkpoint completes/,
+    });
+    t.match(await jm.gateway().listJobs(), [{ 'status-reason': /etcd/ }]);
+    await t.rejects(jm.gateway().cancelJob(jobId), { code: 'ETCD_UNAVAILABLE', retry: 'backoff' });
+    // Tasks end, which is only seen when it may act again.
+    for (const one of taskManagers) for (const task of one.tasks()) one.setState(task, 'FINISHED');
+    await cluster.clock.advance(50);
+    t.match(await jm.gateway().jobDetails(jobId), { state: 'RUNNING' });
+    jm.kv.faults.unavailable = false;
+    for (let i = 0; i < 20 && !saw('leader.resumed'); i++) await cluster.clock.advance(100);
+    await cluster.clock.advance(200);
+    await untilState(cluster, jm, jobId, 'FINISHED');
+    t.equal(jm.manager.leader()?.state, 'ACTIVE');
+  },
+);
+
+t.test(
+  'a submission that was stored although nobody could say so runs when etcd is back',
+  async (t) => {
+    const cluster = new JobManagerCluster(t, {}, { leaseTtlMs: 60_000 });
+    const jm = await cluster.jobManager('jm1');
+    const leader = await cluster.leader(jm);
+    const graph = pipeline();
+    cluster.sources.set(graph.vertices[0]?.operators[0]?.id ?? '', numbers(1));
+    // The write happens, its answer is lost, and then etcd is away.
+    jm.kv.faults.onWrite = ({ then }) => {
+      if (!then.some((op) => op.op === 'put' && op.key.endsWith('/spec'))) return 'none';
+      jm.kv.faults.onWrite = () => 'none';
+      jm.kv.faults.unavailable = true;
+      return 'lose-response';
+    };
+    const submitting = jm.gateway().submitJob({ submissionId: 's', jobGraph: graph });
+    const refused = t.rejects(submitting, { code: 'ETCD_UNAVAILABLE', retry: 'backoff' });
+    for (let i = 0; i < 140; i++) await cluster.clock.advance(100);
+    await refused;
+    t.same(await jm.gateway().listJobs(), []);
+    jm.kv.faults.unavailable = false;
+    for (let i = 0; i < 60; i++) await cluster.clock.advance(500);
+    await (await cluster.taskManager('tm1', 2)).register(leader);
+    await untilRunning(cluster, jm, graph.jobId);
   },
 );
