@@ -214,6 +214,7 @@ export class KvLeaderElection implements LeaderElection {
   /** Creates the candidate key; the nonce in it makes a repetition recognizable. */
   async #register(candidacy: Candidacy, leaseId: LeaseId): Promise<void> {
     const { round, key } = candidacy;
+    this.#contender?.candidacyChanged?.({ key });
     const { clock, random, log } = this.#env;
     const value = encodeCandidate(this.#info, this.#options.era, this.#since);
     for (let attempt = 0; attempt < registrationTries; attempt += 1) {

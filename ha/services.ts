@@ -54,9 +54,10 @@ export interface CandidateInfo {
 
 /** A place in the queue of candidates. */
 export interface Candidacy {
-  readonly epoch: LeaderEpoch;
-  /** Of its candidate key in the store. */
+  /** Its candidate key in the store, which nobody else ever uses. */
   readonly key: string;
+  /** Absent while the key is being put: it may be there, or come yet. */
+  readonly epoch?: LeaderEpoch;
 }
 
 export interface LeaderContender {
@@ -70,7 +71,7 @@ export interface LeaderContender {
   revokeLeadership(leadership: Leadership, reason: string): void;
   /** Another candidate leads, or nobody does. */
   leaderChanged?(leader: LeaderInfo | undefined): void;
-  /** This process entered the queue under a key, or left it: what a supervisor deposes when the process dies. */
+  /** This process is about to enter the queue, entered it, or left it: what a supervisor deposes when the process dies. */
   candidacyChanged?(candidacy: Candidacy | undefined): void;
 }
 
@@ -110,6 +111,11 @@ export interface Leadership {
   listTaskManagers(): Promise<TaskManagerInfo[]>;
   checkpointPointers(jobId: JobId): CheckpointPointerStore;
   checkpointIds(jobId: JobId): CheckpointIdCounter;
+  /**
+   * Deletes files with large values of a job that no key names any more (overwritten values, writes that failed) and
+   * that are older than `minAgeMs`. Resolves with their names.
+   */
+  sweepValues(jobId: JobId, minAgeMs: number): Promise<string[]>;
 }
 
 export interface LeaderElection extends Closeable {
@@ -208,6 +214,16 @@ export interface JobResult {
   readonly finishedAt: number;
 }
 
+/** Which results of ended jobs are kept. */
+export interface ResultRetention {
+  /** The newest ones. */
+  readonly maxCount: number;
+  /** Ms since the job ended. */
+  readonly maxAgeMs: number;
+  /** Wall-clock ms. */
+  readonly now: number;
+}
+
 export interface JobResultStore {
   /** The terminal fact: atomic, once; a job with a result never runs again. Resolves for a repetition of the same outcome. */
   createDirty(result: JobResult): Promise<void>;
@@ -217,6 +233,8 @@ export interface JobResultStore {
   list(): Promise<(JobResult & { readonly dirty: boolean })[]>;
   /** Jobs that have a result, in no order. Reads keys only: what a takeover waits for does not grow with archives. */
   listIds(): Promise<JobId[]>;
+  /** Deletes results of cleaned up jobs that need not be kept; those jobs are forgotten. Resolves with their ids. */
+  expire(retention: ResultRetention): Promise<JobId[]>;
 }
 
 /** Pointer to a completed checkpoint's metadata; adding it is the commit point. */

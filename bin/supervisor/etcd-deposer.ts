@@ -48,9 +48,13 @@ export class EtcdDeposer implements Deposer {
   }
 
   depose({ epoch, key }: Candidacy): Promise<boolean> {
-    return this.#persistently(() =>
-      deposeCandidate(this.#kv, this.#clusterId, epoch, { key, timeoutMs: callMs }),
-    );
+    const call = { timeoutMs: callMs };
+    return this.#persistently(async () => {
+      const revision = epoch?.revision ?? (await this.#kv.get(key, call))?.createRevision;
+      if (revision === undefined) return false;
+      const known = { era: epoch?.era ?? 0, revision };
+      return deposeCandidate(this.#kv, this.#clusterId, known, { key, ...call });
+    });
   }
 
   removeTaskManager(taskManagerId: TaskManagerId, pid: number): Promise<boolean> {

@@ -148,7 +148,8 @@ export class Supervisor {
       if (child.pid === undefined) onEnded(1, null);
     });
     child.on('message', (message) => {
-      if (this.#child === child) this.#onMessage(message as SupervisedMessage);
+      if (ended) this.#onLateMessage(message as SupervisedMessage);
+      else this.#onMessage(message as SupervisedMessage);
     });
     if (child.pid === undefined) return;
     this.#starvation = new Starvation(child.pid);
@@ -176,6 +177,11 @@ export class Supervisor {
     }
   }
 
+  /** Its last words may be read after its end. */
+  #onLateMessage(message: SupervisedMessage): void {
+    if (message.type === 'candidacy' && message.candidacy !== null) this.#depose(message.candidacy);
+  }
+
   /** The deposition goes out before anything else, the log line included. */
   #onExited(child: ChildProcess, code: number, signal: NodeJS.Signals | null): void {
     const { clock, log } = this.#env;
@@ -189,7 +195,7 @@ export class Supervisor {
         code,
         signal,
         livedMs: Math.round(clock.now() - this.#startedAt),
-        ...(candidacy !== undefined && { epoch: formatEpoch(candidacy.epoch) }),
+        ...describeCandidacy(candidacy),
         wallTime: clock.wallTime(),
       },
       'process ended',
@@ -209,7 +215,7 @@ export class Supervisor {
         log.info(
           {
             event: 'supervisor.deposed',
-            epoch: formatEpoch(candidacy.epoch),
+            ...describeCandidacy(candidacy),
             deposed,
             tookMs: Math.round(clock.now() - began),
             wallTime: clock.wallTime(),
@@ -249,4 +255,8 @@ export class Supervisor {
     this.#env.log.info({ event: 'supervisor.ended', exitCode: code }, 'supervisor ends');
     this.#onEnd(code);
   }
+}
+
+function describeCandidacy(candidacy: Candidacy | undefined): { epoch?: string } {
+  return candidacy?.epoch === undefined ? {} : { epoch: formatEpoch(candidacy.epoch) };
 }
