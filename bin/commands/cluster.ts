@@ -3,19 +3,9 @@ import type { Command } from 'commander';
 import { MillraceError } from '../../lib/base/errors.js';
 import { SystemRandom } from '../../lib/base/system-random.js';
 import { configurationOfDefinitions } from '../../config/definitions.js';
-import type { LocalCluster } from '../local/local-cluster.js';
-import {
-  bold,
-  colorState,
-  cyan,
-  dim,
-  formatElapsed,
-  print,
-  printError,
-  printJson,
-  table,
-} from './output.js';
-import { findLocalCluster } from './target.js';
+import { describe, describeLocal, hasLeader, printClusterStatus } from './cluster-status.js';
+import { bold, cyan, dim, formatElapsed, print, printError, printJson } from './output.js';
+import { findLocalCluster, withTarget, type TargetOptions } from './target.js';
 
 interface StartOptions {
   readonly dir: string;
@@ -35,6 +25,8 @@ interface SelectOptions {
   readonly cluster?: string;
   readonly json?: boolean;
 }
+
+type StatusOptions = TargetOptions & { readonly json?: boolean };
 
 const collect = (value: string, previous: readonly string[] = []): string[] => [...previous, value];
 
@@ -84,7 +76,14 @@ export function registerCluster(program: Command): void {
     )
     .option('--json', 'print one JSON document')
     .action(start);
-  select(cluster.command('status').description('processes, leader and slots')).action(status);
+  withTarget(
+    cluster
+      .command('status')
+      .description('who leads, who stands by, etcd, processes, slots, the last takeovers'),
+    '5s',
+  )
+    .option('--json', 'print one JSON document')
+    .action(status);
   select(
     cluster
       .command('stop')
@@ -127,7 +126,7 @@ async function start(options: StartOptions): Promise<void> {
   );
   const leader = await cluster.leaderName();
   if (options.json === true) {
-    printJson(await describe(cluster));
+    printJson(await describeLocal(cluster));
     return;
   }
   print(`cluster ${bold(cluster.clusterId)} is ready after ${formatElapsed(Date.now() - began)}`);
@@ -137,59 +136,12 @@ async function start(options: StartOptions): Promise<void> {
   print(dim('next: millrace run JOB.ts, millrace cluster status, millrace cluster stop'));
 }
 
-async function describe(cluster: LocalCluster): Promise<Record<string, unknown>> {
-  const client = cluster.restClient();
-  try {
-    const leader = await cluster.leaderName();
-    const overview = await client.overview({ waitForLeaderMs: 0 }).catch(() => undefined);
-    const processes = cluster
-      .processes()
-      .map(({ role, name, pid, alive }) => ({ role, name, pid, alive, leader: name === leader }));
-    return {
-      clusterId: cluster.clusterId,
-      createdAt: cluster.createdAt,
-      directory: cluster.directory,
-      endpoints: cluster.endpoints,
-      restAddresses: cluster.restAddresses,
-      leader: leader ?? null,
-      overview: overview ?? null,
-      processes,
-    };
-  } finally {
-    await client.close();
-  }
-}
-
-async function status(options: SelectOptions): Promise<void> {
-  const cluster = await findLocalCluster(options);
-  const seen = (await describe(cluster)) as {
-    leader: string | null;
-    overview: { 'slots-total': number; 'slots-available': number; 'jobs-running': number } | null;
-    processes: { role: string; name: string; pid: number; alive: boolean; leader: boolean }[];
-  };
-  if (options.json === true) {
-    printJson(seen);
-  } else {
-    print(`cluster ${bold(cluster.clusterId)}  ${dim(cluster.directory)}`);
-    const rows = seen.processes.map((one) => [
-      one.name,
-      one.pid,
-      one.alive ? colorState('RUNNING') : colorState('FAILED').replace('FAILED', 'ENDED'),
-      one.leader ? 'leader' : one.role === 'jobmanager' && one.alive ? 'standby' : '',
-    ]);
-    print(table(['PROCESS', 'PID', 'STATE', ''], rows));
-    if (seen.overview === null) print('no leader answers');
-    else {
-      const {
-        'slots-total': total,
-        'slots-available': free,
-        'jobs-running': running,
-      } = seen.overview;
-      print(`${String(free)} of ${String(total)} slots free, ${String(running)} jobs running`);
-    }
-    print(`REST ${cluster.restAddresses.map((url) => cyan(url)).join('  ')}`);
-  }
-  if (seen.leader === null) process.exitCode = 1;
+/** Of a cluster that answers over REST, with the processes where this machine runs them. */
+async function status(options: StatusOptions): Promise<void> {
+  const seen = await describe(options);
+  if (options.json === true) printJson(seen);
+  else printClusterStatus(seen);
+  if (!hasLeader(seen)) process.exitCode = 1;
 }
 
 async function stop(options: SelectOptions & { readonly remove?: boolean }): Promise<void> {

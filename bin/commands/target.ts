@@ -24,7 +24,7 @@ const collect = (value: string, previous: readonly string[] = []): string[] => [
 ];
 
 /** The options every command that speaks to a cluster has. */
-export function withTarget(command: Command): Command {
+export function withTarget(command: Command, timeout = '60s'): Command {
   return command
     .option(
       '-m, --jobmanager <url>',
@@ -37,7 +37,7 @@ export function withTarget(command: Command): Command {
     .option(
       '--timeout <duration>',
       'how long to wait for an answer, the election of a leader included',
-      '60s',
+      timeout,
     );
 }
 
@@ -58,6 +58,8 @@ export async function findLocalCluster(
 export async function restAddresses(options: TargetOptions): Promise<{
   addresses: readonly string[];
   token?: string;
+  /** Unless addresses were given. */
+  local?: LocalCluster;
 }> {
   const token = options.token ?? process.env['MILLRACE_REST_TOKEN'];
   if (options.jobmanager !== undefined) {
@@ -68,15 +70,27 @@ export async function restAddresses(options: TargetOptions): Promise<{
   }
   const cluster = await findLocalCluster(options);
   const own = token ?? cluster.token;
-  return { addresses: cluster.restAddresses, ...(own !== undefined && { token: own }) };
+  return {
+    addresses: cluster.restAddresses,
+    local: cluster,
+    ...(own !== undefined && { token: own }),
+  };
+}
+
+/** How people know a JobManager: of a local cluster by the name of its process, else by its id. */
+export function jobManagerName(
+  local: LocalCluster | undefined,
+  one: { readonly jobManagerId: string; readonly restAddress: string },
+): string {
+  return local?.jobManagerAt(one.restAddress) ?? one.jobManagerId;
 }
 
 /** Runs `work` with a client that waits, bounded, for a leader and says so once. */
 export async function withClient<T>(
   options: TargetOptions,
-  work: (client: RestClient) => Promise<T>,
+  work: (client: RestClient, local: LocalCluster | undefined) => Promise<T>,
 ): Promise<T> {
-  const { addresses, token } = await restAddresses(options);
+  const { addresses, token, local } = await restAddresses(options);
   const { RestClient } = await import('../../lib/rest/rest-client.js');
   let told = false;
   const client = new RestClient(addresses, {
@@ -88,7 +102,7 @@ export async function withClient<T>(
     },
   });
   try {
-    return await work(client);
+    return await work(client, local);
   } finally {
     await client.close();
   }

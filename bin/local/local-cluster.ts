@@ -265,13 +265,17 @@ export class LocalCluster {
     return join(this.directory, 'pids', `${name}.json`);
   }
 
+  /** Name of the JobManager whose REST this is. */
+  jobManagerAt(restAddress: string): string | undefined {
+    const port = Number(new URL(restAddress).port);
+    return Object.entries(this.#state.restPorts).find(([, own]) => own === port)?.[0];
+  }
+
   /** Name of the JobManager that leads, or undefined while none does. */
   async leaderName(): Promise<string | undefined> {
     const client = this.restClient();
     try {
-      const leader = await client.leader();
-      const port = Number(new URL(leader.restAddress).port);
-      return Object.entries(this.#state.restPorts).find(([, own]) => own === port)?.[0];
+      return this.jobManagerAt((await client.leader()).restAddress);
     } catch (error) {
       if (
         hasCode(error, 'NO_LEADER') ||
