@@ -64,7 +64,7 @@ export async function mustAdopt(
 }
 
 /** Starts again what is dead and waits until every JobManager stands for election and every TaskManager is registered. */
-export async function everybodyBack(cluster: LocalCluster, timeoutMs = 30_000): Promise<void> {
+export async function everybodyBack(cluster: LocalCluster, timeoutMs = 60_000): Promise<void> {
   for (const one of cluster.processes()) if (!one.alive) await cluster.restart(one.name);
   const expected = cluster.processes().filter((one) => one.role === 'jobmanager').length;
   const deadline = Date.now() + timeoutMs;

@@ -147,8 +147,17 @@ export class JobRecovery {
     if (isFull) {
       const states = await this.enumeratorStates(checkpoint);
       this.#checkTurn(turn);
-      await this.#deps.sources.reset(states);
+      await this.#resetSources(states);
     } else this.#resetSubtasks(slotKeys, checkpoint);
+  }
+
+  /** Their thread is the first that needs the bundle. */
+  async #resetSources(states: ReadonlyMap<OperatorId, Uint8Array>): Promise<void> {
+    try {
+      await this.#deps.sources.reset(states);
+    } catch (error) {
+      throw this.#hasRun ? recoveryFailure(this.#graph, error) : error;
+    }
   }
 
   #checkTurn(turn: number): void {
@@ -235,8 +244,11 @@ export class JobRecovery {
 
 /** Damage says nothing about the job, and somebody can repair it: its data is kept. */
 function recoveryFailure(graph: JobGraph, error: unknown): unknown {
-  if (!(error instanceof MillraceError) || error.retry !== 'never') return error;
-  if (!error.code.startsWith('CHECKPOINT_')) return error;
+  if (!(error instanceof MillraceError)) return error;
+  const isDamage =
+    error.code === 'BLOB_CORRUPT' ||
+    (error.retry === 'never' && error.code.startsWith('CHECKPOINT_'));
+  if (!isDamage) return error;
   const message = `job ${graph.jobId} cannot be recovered: ${error.message}. Its data is kept; other jobs go on`;
   return new MillraceError('RECOVERY_FAILED', message, { cause: error, details: error.details });
 }
