@@ -126,6 +126,8 @@ export class LeaderConnection implements Closeable {
     while (!this.#closing.signal.aborted) {
       const leader = this.#target;
       const round = this.#round.signal;
+      // Taken before the try: what is heard during it may be what it failed for want of.
+      const pause = this.#pause.signal;
       if (leader === undefined) {
         await aborted(round);
         continue;
@@ -144,7 +146,6 @@ export class LeaderConnection implements Closeable {
       if (this.#closing.signal.aborted) return;
       if (round.aborted) attempt = 0;
       else {
-        const pause = this.#pause.signal;
         await sleep(this.#env.clock, backoffDelay(backoff, attempt, this.#env.random), pause);
         attempt = pause.aborted ? 0 : attempt + 1;
       }

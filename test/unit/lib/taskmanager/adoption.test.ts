@@ -34,6 +34,9 @@ t.test('a newer leader finds the tasks of the older one running', async (t) => {
   ]);
   t.match(await old.session.closed, /another leader/);
   await t.rejects(old.gateway.cancelTasks({ allocationId }), { code: 'RPC_DISCONNECTED' });
+  old.gateway.notifyCheckpointComplete({ jobId, attemptIds: [first], checkpointId: 3 });
+  await fresh.until(() => fresh.heartbeats.length > 1);
+  t.same(slot.commands, [], 'nothing is committed because an older leader says so');
   await fresh.gateway.freeSlot({ allocationId, cause: 'not adopted' });
   t.same(slot.commands, [{ kind: 'cancel' }], 'the new one frees what it does not adopt');
 });
