@@ -74,6 +74,11 @@ async function start(context: ProcessContext): Promise<Closeable> {
       smallStateThresholdBytes: config.get(options.stateStorageSmallStateThreshold),
       exceptionHistorySize: config.get(options.webExceptionHistorySize),
       checkpointHistorySize: config.get(options.webCheckpointsHistory),
+      sweep: {
+        orphanMinAgeMs: config.get(options.highAvailabilityOrphanSweepMinAge),
+        resultMaxAgeMs: config.get(options.jobstoreExpirationTime),
+        resultMaxCount: config.get(options.jobstoreMaxCapacity),
+      },
     },
   );
   const token = config.get(options.restToken);

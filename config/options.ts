@@ -380,6 +380,24 @@ export const options = {
     '5 s',
     'How long a new leader waits for TaskManagers that etcd still knows, before jobs that had tasks there are restored without them.',
   ),
+  highAvailabilityOrphanSweepMinAge: option(
+    'high-availability.orphan-sweep.min-age',
+    durationType({ min: 1000 }),
+    '1 h',
+    'Files of checkpoints and jobs that nothing names (left by a leader that died) are deleted when they are older. It must be longer than any checkpoint takes.',
+  ),
+  jobstoreExpirationTime: option(
+    'jobstore.expiration-time',
+    durationType({ min: 1000 }),
+    '1 h',
+    'How long jobs that have ended are remembered. A job that is forgotten is unknown to REST, and its id could be submitted again.',
+  ),
+  jobstoreMaxCapacity: option(
+    'jobstore.max-capacity',
+    intType({ min: 0 }),
+    '1000',
+    'How many jobs that have ended are remembered, the newest ones.',
+  ),
   highAvailabilityPeerDetectionEnabled: option(
     'high-availability.peer-detection.enabled',
     boolType(),

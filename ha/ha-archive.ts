@@ -20,7 +20,7 @@ import {
   type KvStore,
   type TxnOp,
 } from './kv-store.js';
-import { decodeValue, encodeValue } from './values.js';
+import { decodeValue, encodeValue, filesOf } from './values.js';
 
 export const archiveFormat = 1;
 
@@ -161,20 +161,6 @@ export async function importCluster(
   });
   await finish(kv, keys, guard, cluster);
   return { uid, era, entries: done, resumed: marker.resumed };
-}
-
-/** Names of the files that a value refers to. */
-export function filesOf(entry: KvEntry): string[] {
-  let value: unknown;
-  try {
-    value = JSON.parse(decodeText(entry.value));
-  } catch {
-    return [];
-  }
-  return Object.values((value ?? {}) as Record<string, unknown>).flatMap((part) => {
-    const file = (part as { file?: unknown } | null)?.file;
-    return typeof file === 'string' ? [file] : [];
-  });
 }
 
 /** Everything but leased keys, as of one revision: read again when something changed between pages. */

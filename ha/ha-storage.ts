@@ -8,7 +8,7 @@
  */
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
-import { link, mkdir, open, readFile, rename, rm, unlink } from 'node:fs/promises';
+import { link, mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { MillraceError } from '../lib/base/errors.js';
 import type { Random } from '../lib/base/random.js';
@@ -20,6 +20,10 @@ export interface HaStorage {
   write(folder: string, bytes: Uint8Array): Promise<string>;
   /** RECOVERY_FAILED when missing or changed, IO when it cannot be read right now. */
   read(name: string): Promise<Uint8Array>;
+  /** What is under `folder`, also files whose writing was cut off, with the wall-clock ms of its last change. */
+  list(folder: string): Promise<{ readonly name: string; readonly changedAt: number }[]>;
+  /** Resolves as well when there is no such file. */
+  remove(name: string): Promise<void>;
   /** Removes everything under `folder`; resolves as well when there is nothing. */
   removeFolder(folder: string): Promise<void>;
 }
@@ -37,6 +41,16 @@ export class MemoryHaStorage implements HaStorage {
     const bytes = this.#files.get(name);
     if (bytes === undefined) throw damaged(name, 'is missing');
     return bytes;
+  }
+
+  /** The order of time is not kept: all is as old as can be. */
+  async list(folder: string): Promise<{ name: string; changedAt: number }[]> {
+    const names = [...this.#files.keys()].filter((name) => name.startsWith(`${folder}/`));
+    return names.map((name) => ({ name, changedAt: 0 }));
+  }
+
+  async remove(name: string): Promise<void> {
+    this.#files.delete(name);
   }
 
   async removeFolder(folder: string): Promise<void> {
@@ -76,6 +90,24 @@ export class FileHaStorage implements HaStorage {
       throw damaged(path, 'does not have its digest');
     }
     return bytes;
+  }
+
+  async list(folder: string): Promise<{ name: string; changedAt: number }[]> {
+    const path = this.#path(folder);
+    try {
+      const files = (await readdir(path)).map(async (file) => ({
+        name: `${folder}/${file}`,
+        changedAt: (await stat(join(path, file))).mtimeMs,
+      }));
+      return await Promise.all(files);
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return [];
+      throw new MillraceError('IO', `cannot list ${path}`, { cause });
+    }
+  }
+
+  async remove(name: string): Promise<void> {
+    await rm(this.#path(name), { force: true });
   }
 
   async removeFolder(folder: string): Promise<void> {

@@ -6,13 +6,13 @@ import { parseJobId, type JobId } from '../lib/base/ids.js';
 import type { Random } from '../lib/base/random.js';
 import { decodePointer } from './checkpoint-pointer-store.js';
 import { storageUid } from './cluster-identity.js';
-import { filesOf, haStorageOf, listUnleased } from './ha-archive.js';
+import { haStorageOf, listUnleased } from './ha-archive.js';
 import { MemoryHaStorage, type HaStorage } from './ha-storage.js';
 import { parseAttempts } from './job-store.js';
 import { Keys } from './keys.js';
 import { decodeText, type KvEntry, type KvStore } from './kv-store.js';
 import { compareEpochs, type CheckpointPointer, type LeaderEpoch } from './services.js';
-import { decodeValue, unpackBytes, writeIdOf } from './values.js';
+import { decodeValue, filesOf, unpackBytes, writeIdOf } from './values.js';
 
 export interface HaFinding {
   /** `error`: a job will not be recovered, or not as it was; `warning`: left over, and harmless. */

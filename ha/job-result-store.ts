@@ -6,10 +6,13 @@ import type { HaStorage } from './ha-storage.js';
 import { jobFolder } from './job-store.js';
 import type { Keys } from './keys.js';
 import { decodeText, encodeText, prefixEnd, type KvEntry } from './kv-store.js';
-import type { JobResult, JobResultStore } from './services.js';
+import type { JobResult, JobResultStore, ResultRetention } from './services.js';
 import { decodeValue, encodeValue, packBytes, unpackBytes } from './values.js';
 
 const maxInlineArchiveBytes = 16_384;
+
+/** The folder of the HA storage that holds a large archive. */
+const resultFolder = (jobId: JobId): string => `results/${jobId}`;
 
 /** JobResultStore over fenced transactions: one key per job that ended, never deleted by a leader. */
 export class FencedJobResultStore implements JobResultStore {
@@ -30,7 +33,12 @@ export class FencedJobResultStore implements JobResultStore {
     const key = this.#keys.result(jobId);
     const writeId = this.#writer.nextWriteId();
     const bytes = encodeText(archive);
-    const packed = await packBytes(this.#storage, `results/${jobId}`, bytes, maxInlineArchiveBytes);
+    const packed = await packBytes(
+      this.#storage,
+      resultFolder(jobId),
+      bytes,
+      maxInlineArchiveBytes,
+    );
     const value = { w: writeId, name, state, finishedAt, cleanup: 'DIRTY', archive: packed };
     const outcome = await this.#writer.write({
       compare: [{ target: 'create', key, op: '=', value: 0 }],
@@ -90,6 +98,32 @@ export class FencedJobResultStore implements JobResultStore {
   async listIds(): Promise<JobId[]> {
     const entries = await this.#writer.list(this.#keys.resultsPrefix, { keysOnly: true });
     return entries.map((entry) => this.#jobIdOf(entry));
+  }
+
+  async expire({ maxCount, maxAgeMs, now }: ResultRetention): Promise<JobId[]> {
+    const clean: { readonly entry: KvEntry; readonly jobId: JobId; readonly endedAt: number }[] =
+      [];
+    for (const entry of await this.#writer.list(this.#keys.resultsPrefix)) {
+      const { jobId, finishedAt, dirty } = outcomeOrUnknown(entry, this.#jobIdOf(entry));
+      // Of a damaged one it is not known that it was cleaned up after, nor how old it is.
+      if (!dirty && finishedAt > 0) clean.push({ entry, jobId, endedAt: finishedAt });
+    }
+    clean.sort((a, b) => b.endedAt - a.endedAt);
+    const expired = clean.filter(({ endedAt }, i) => i >= maxCount || now - endedAt > maxAgeMs);
+    const deleted: JobId[] = [];
+    for (const { entry, jobId } of expired) {
+      const { key, modRevision } = entry;
+      const outcome = await this.#writer.write({
+        compare: [{ target: 'mod', key, op: '=', value: modRevision }],
+        then: [{ op: 'delete', key }],
+        read: [key],
+      });
+      // Gone as well when the answer to a first try was lost; somebody else's change is left alone.
+      if (!outcome.committed && outcome.current.has(key)) continue;
+      await this.#storage.removeFolder(resultFolder(jobId));
+      deleted.push(jobId);
+    }
+    return deleted;
   }
 
   /** One damaged result must not keep a leader from its other jobs: what is readable of it is told. */

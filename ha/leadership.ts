@@ -8,7 +8,7 @@ import { FencedWriter } from './fencing.js';
 import type { HaStorage } from './ha-storage.js';
 import { FencedJobHistoryStore, FencedTakeoverStore } from './history-stores.js';
 import { FencedJobResultStore } from './job-result-store.js';
-import { FencedJobStore } from './job-store.js';
+import { FencedJobStore, jobFolder } from './job-store.js';
 import type { Keys } from './keys.js';
 import type { KvStore, LeaseId } from './kv-store.js';
 import { encodeLeader, type LeadershipWatch } from './leadership-watch.js';
@@ -26,6 +26,7 @@ import type {
   TaskManagerInfo,
 } from './services.js';
 import { decodeTaskManager } from './task-manager-registry.js';
+import { filesOf } from './values.js';
 
 export interface LeadershipDeps {
   readonly kv: KvStore;
@@ -126,6 +127,23 @@ export class ElectedLeadership implements Leadership {
 
   checkpointIds(jobId: JobId): CheckpointIdCounter {
     return new FencedCheckpointIdCounter(this.#writer, this.#deps.keys, jobId);
+  }
+
+  async sweepValues(jobId: JobId, minAgeMs: number): Promise<string[]> {
+    const { keys, storage } = this.#deps;
+    const files = await storage.list(jobFolder(jobId));
+    if (files.length === 0) return [];
+    // Read after the files: a value written meanwhile names a file that is too young.
+    const entries = await this.#writer.list(keys.jobPrefix(jobId));
+    const named = new Set(entries.flatMap(filesOf));
+    const now = this.#env.clock.wallTime();
+    const deleted: string[] = [];
+    for (const { name, changedAt } of files) {
+      if (named.has(name) || now - changedAt < minAgeMs || !this.mayAct()) continue;
+      await storage.remove(name);
+      deleted.push(name);
+    }
+    return deleted;
   }
 
   /** Over for good. */

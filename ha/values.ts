@@ -124,3 +124,17 @@ async function decompress(packed: ValueReader, size: number): Promise<Uint8Array
     throw damaged(packed.key, 'cannot be decompressed', cause);
   }
 }
+
+/** Names of the files that packBytes made for a value. */
+export function filesOf(entry: KvEntry): string[] {
+  let value: unknown;
+  try {
+    value = JSON.parse(decodeText(entry.value));
+  } catch {
+    return [];
+  }
+  return Object.values((value ?? {}) as Record<string, unknown>).flatMap((part) => {
+    const file = (part as { file?: unknown } | null)?.file;
+    return typeof file === 'string' ? [file] : [];
+  });
+}

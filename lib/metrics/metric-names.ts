@@ -134,6 +134,12 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     'writes',
     'Of these, writes that turned out to have happened.',
   ),
+  jobManagerCounter(
+    'orphanFilesDeleted',
+    'files',
+    'Checkpoint directories and files of large values that nothing named and the leader deleted.',
+  ),
+  jobManagerCounter('jobResultsExpired', 'jobs', 'Ended jobs that were forgotten (`jobstore.*`).'),
   jobManagerCounter('fencedOut', 'writes', 'Writes refused because another leader had taken over.'),
   jobManagerCounter(
     'watchResyncCorrections',

@@ -43,6 +43,7 @@ import {
   type ArchivedJob,
 } from './archived-job.js';
 import type { BlobChunk, BundleStore } from './bundle-store.js';
+import { defaultSweepOptions, LeaderSweeper, type SweepOptions } from './leader-sweeper.js';
 import { clusterMetrics, jobMetrics, taskManagerMetrics } from './cluster-metrics.js';
 import { EndedJobs } from './ended-jobs.js';
 import { cleanUpJob } from './job-cleanup.js';
@@ -56,6 +57,8 @@ export interface DispatcherOptions {
   readonly smallStateThresholdBytes: number;
   readonly exceptionHistorySize: number;
   readonly checkpointHistorySize: number;
+  /** Default: `defaultSweepOptions`. */
+  readonly sweep?: SweepOptions;
 }
 
 export interface DispatcherDeps {
@@ -95,6 +98,7 @@ export class Dispatcher implements ClientGateway, Closeable {
   readonly #live = new Map<JobId, LiveJob>();
   readonly #unreadable = new Map<JobId, UnreadableJob>();
   readonly #ended: EndedJobs;
+  readonly #sweeper: LeaderSweeper;
   /** Submissions on their way into HA, so that a repetition waits for the first. */
   readonly #submitting = new Map<JobId, Promise<unknown>>();
 
@@ -105,6 +109,14 @@ export class Dispatcher implements ClientGateway, Closeable {
     this.#options = options;
     this.#ended = new EndedJobs(deps.leadership.results);
     this.#registry = new CloseableRegistry(this.#env.log);
+    const sweep = {
+      leadership: deps.leadership,
+      checkpointDirectory: (jobId: JobId) => this.#checkpointDirectory(jobId),
+      onForgotten: (jobId: JobId) => {
+        this.#ended.forget(jobId);
+      },
+    };
+    this.#sweeper = new LeaderSweeper(env, sweep, options.sweep ?? defaultSweepOptions);
   }
 
   // ---- Lifetime --------------------------------------------------------------------------------
@@ -121,6 +133,7 @@ export class Dispatcher implements ClientGateway, Closeable {
 
   /** What nobody has to wait for at a takeover. */
   onActive(): void {
+    this.#sweeper.start();
     this.#registry.run('look after ended jobs', this.#lookAfterEndedJobs());
   }
 
@@ -168,6 +181,7 @@ export class Dispatcher implements ClientGateway, Closeable {
   /** JobMasters are closed as SUSPENDED: nothing is cancelled, nothing deleted. */
   async close(): Promise<void> {
     this.#closing.abort();
+    await this.#sweeper.close();
     await Promise.all([...this.#live.values()].map(({ master }) => master.close()));
     this.#live.clear();
     await this.#registry.close();
