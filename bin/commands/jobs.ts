@@ -15,8 +15,9 @@ import {
   printJson,
   red,
   table,
+  yellow,
 } from './output.js';
-import { findJob, withClient, withTarget, type TargetOptions } from './target.js';
+import { findJob, jobManagerName, withClient, withTarget, type TargetOptions } from './target.js';
 import { followJob } from './follow-job.js';
 
 interface CommonOptions extends TargetOptions {
@@ -76,7 +77,7 @@ async function list(options: CommonOptions & { readonly running?: boolean }): Pr
 }
 
 async function status(text: string, options: CommonOptions): Promise<void> {
-  await withClient(options, async (client) => {
+  await withClient(options, async (client, local) => {
     const { jid } = await findJob(client, text);
     const [job, checkpoints, exceptions, leader] = await Promise.all([
       client.job(jid),
@@ -85,22 +86,24 @@ async function status(text: string, options: CommonOptions): Promise<void> {
       client.leader(),
     ]);
     if (options.json === true) {
-      printJson({ job, checkpoints, exceptions, leader });
+      const name = jobManagerName(local, leader);
+      printJson({ job, checkpoints, exceptions, leader: { ...leader, name } });
       return;
     }
-    print(
-      `${bold(job.name)}  ${job.jid}  ${colorState(job.state)}${job['status-reason'] === undefined ? '' : `  ${dim(job['status-reason'])}`}`,
-    );
+    print(`${bold(job.name)}  ${job.jid}  ${colorState(job.state)}`);
+    if (job['status-reason'] !== undefined) print(yellow(`  ${job['status-reason']}`));
     print(
       `  started    ${formatTime(job['start-time'])} UTC, ${job['end-time'] > 0 ? 'ran' : 'runs'} for ${formatElapsed(job.duration)}, generation ${String(job.generation)}`,
     );
-    print(`  leader     ${leader.jobManagerId} (epoch ${job.epoch})  ${leader.restAddress}`);
+    print(
+      `  leader     ${jobManagerName(local, leader)} (epoch ${job.epoch})  ${leader.restAddress}`,
+    );
     const { restored, completed } = checkpoints.latest;
     print(
       `  restored   ${restored === undefined ? 'from nothing: started afresh' : `checkpoint ${String(restored.id)} from ${restored.external_path}, at ${formatTime(restored.restore_timestamp)} UTC`}`,
     );
     print(
-      `  checkpoint ${completed === undefined ? 'none completed under this leader' : `${String(completed.id)} at ${formatTime(completed.trigger_timestamp)} UTC, ${formatBytes(completed.state_size)}, ${formatElapsed(completed.end_to_end_duration)}`}` +
+      `  checkpoint ${completed === undefined ? 'none completed yet' : `${String(completed.id)} at ${formatTime(completed.trigger_timestamp)} UTC, ${formatBytes(completed.state_size)}, ${formatElapsed(completed.end_to_end_duration)}`}` +
         dim(
           ` (${String(checkpoints.counts.completed)} completed, ${String(checkpoints.counts.failed)} failed)`,
         ),

@@ -18,6 +18,7 @@ import { followJob, type JobProgress } from './follow-job.js';
 import {
   bold,
   colorState,
+  countOf,
   dim,
   formatElapsed,
   print,
@@ -261,7 +262,7 @@ async function info(file: string, args: readonly string[], options: InfoOptions)
     return;
   }
   print(
-    `${bold(jobGraph.name)}  fingerprint ${jobGraph.fingerprint.slice(0, 16)}, ${String(slotsNeeded(jobGraph))} slots`,
+    `${bold(jobGraph.name)}  fingerprint ${jobGraph.fingerprint.slice(0, 16)}, ${countOf(slotsNeeded(jobGraph), 'slot')}`,
   );
   const rows = jobGraph.vertices.flatMap((vertex) =>
     vertex.operators.map((operator, i) => [

@@ -32,7 +32,9 @@ const statusByCode: Partial<Record<ErrorCode, number>> = {
   NO_LEADER: 503,
   LEADERSHIP_LOST: 503,
   STALE_EPOCH: 503,
+  // The leadership that worked on it ended: the next leader answers.
   CLOSED: 503,
+  ABORTED: 503,
   ETCD_UNAVAILABLE: 503,
   UNKNOWN_OUTCOME: 503,
   LEASE_NOT_FOUND: 503,
