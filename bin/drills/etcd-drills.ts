@@ -5,9 +5,12 @@ import { etcdMemberStatus, waitForEtcd } from '../local/etcd-member.js';
 import type { LocalCluster } from '../local/local-cluster.js';
 import { waitUntilGone } from '../local/managed-process.js';
 import type { Drill, DrillContext, DrillFindings } from './drill.js';
+import { keysOf, readKeys } from './etcd-keys.js';
 import {
+  CheckpointWatch,
   etcdLeaderName,
   etcdName,
+  latestCheckpoint,
   lookBefore,
   moreCheckpoints,
   mustHaveFailedOver,
@@ -18,7 +21,6 @@ import {
   type Before,
 } from './observe.js';
 import { everybodyBack, mustAdopt, mustHaveOneLeaderPerEpoch } from './takeovers.js';
-import { readEvents } from './timeline.js';
 
 async function strikesEtcdLeader(cluster: LocalCluster): Promise<readonly string[]> {
   return [`${await etcdLeaderName(cluster)}, the leader of etcd`];
@@ -29,15 +31,6 @@ async function nothingHappened(context: DrillContext, before: Before): Promise<v
   await mustKeepAttempts(context, before);
 }
 
-/** Longest time without a completed checkpoint since then. ms */
-function longestGap(cluster: LocalCluster, since: number): number {
-  const stamps = readEvents(cluster, since)
-    .filter(({ event }) => event === 'checkpoint.completed')
-    .map(({ at }) => at);
-  const ends = [...stamps, Date.now()];
-  return Math.max(...ends.map((at, i) => at - (stamps[i - 1] ?? since)));
-}
-
 /** The member is back and the whole cluster healthy before the job's end is awaited. */
 async function endEtcdMember(
   context: DrillContext,
@@ -46,6 +39,7 @@ async function endEtcdMember(
   const { cluster, did } = context;
   const before = await lookBefore(context);
   const victim = await etcdLeaderName(cluster);
+  const watch = new CheckpointWatch(context);
   cluster.signal(victim, kind);
   const deathAt = did(`${victim}, etcd's leader, ends (${kind})`);
   await moreCheckpoints(context, 3);
@@ -55,11 +49,12 @@ async function endEtcdMember(
   did(`${victim} started again`);
   await waitForEtcd(cluster.endpoints);
   await moreCheckpoints(context, 2);
+  const gapMs = await watch.stop();
   await nothingHappened(context, before);
   return {
     victim,
     threeCheckpointsMs: checkpointsMs,
-    longestCheckpointGapMs: longestGap(cluster, deathAt),
+    longestCheckpointGapMs: gapMs,
   };
 }
 
@@ -70,6 +65,7 @@ async function pauseEtcdMember(
 ): Promise<DrillFindings> {
   const { cluster, did } = context;
   const before = await lookBefore(context);
+  const watch = new CheckpointWatch(context);
   cluster.signal(victim, 'SIGSTOP');
   const pausedAt = did(`${victim} stopped (SIGSTOP) for ${String(pauseMs / 1000)} s`);
   try {
@@ -81,13 +77,11 @@ async function pauseEtcdMember(
     did(`${victim} goes on (SIGCONT)`);
     await waitForEtcd(cluster.endpoints);
     await moreCheckpoints(context, 2);
+    const longestCheckpointGapMs = await watch.stop();
     await nothingHappened(context, before);
-    return {
-      victim,
-      threeCheckpointsMs,
-      longestCheckpointGapMs: longestGap(cluster, pausedAt),
-    };
+    return { victim, threeCheckpointsMs, longestCheckpointGapMs };
   } finally {
+    await watch.stop();
     cluster.signal(victim, 'SIGCONT');
   }
 }
@@ -104,7 +98,7 @@ async function pauseEtcdFollower(context: DrillContext): Promise<DrillFindings> 
 async function restartEtcdInTurn(context: DrillContext): Promise<DrillFindings> {
   const { cluster, did } = context;
   const before = await lookBefore(context);
-  const since = Date.now();
+  const watch = new CheckpointWatch(context);
   for (const { name } of cluster.processes().filter(({ role }) => role === 'etcd')) {
     did(`${name} asked to end (SIGTERM)`);
     cluster.signal(name, 'SIGTERM');
@@ -115,16 +109,18 @@ async function restartEtcdInTurn(context: DrillContext): Promise<DrillFindings> 
     did(`${name} is back`);
     await moreCheckpoints(context, 2);
   }
+  const longestCheckpointGapMs = await watch.stop();
   await nothingHappened(context, before);
-  return { members: cluster.endpoints.length, longestCheckpointGapMs: longestGap(cluster, since) };
+  return { members: cluster.endpoints.length, longestCheckpointGapMs };
 }
 
 /** Which member has whose watch is not known from outside: each has its turn, and the leader dies in the last. */
 async function isolateEtcdMembers(context: DrillContext): Promise<DrillFindings> {
   const { cluster, links, did } = context;
   const before = await lookBefore(context);
-  const since = Date.now();
+  const watch = new CheckpointWatch(context);
   const last = cluster.endpoints.length - 1;
+  let longestCheckpointGapMs = 0;
   let takeoverMs = 0;
   for (let member = 0; member <= last; member += 1) {
     await links.isolateMember(member, cluster.endpoints);
@@ -133,6 +129,7 @@ async function isolateEtcdMembers(context: DrillContext): Promise<DrillFindings>
     await sleep(Math.max(0, 3_000 - (Date.now() - cutAt)));
     await nothingHappened(context, before);
     if (member === last) {
+      longestCheckpointGapMs = await watch.stop();
       cluster.signal(before.leader, 'SIGKILL');
       const deathAt = did(`${before.leader}, the leading JobManager, killed (SIGKILL)`);
       takeoverMs = (await mustAdopt(context, before, deathAt)).activeMs;
@@ -142,11 +139,7 @@ async function isolateEtcdMembers(context: DrillContext): Promise<DrillFindings>
     did('the link is whole again');
   }
   await everybodyBack(cluster);
-  return {
-    members: last + 1,
-    longestCheckpointGapMs: longestGap(cluster, since),
-    takeoverWhileCutMs: takeoverMs,
-  };
+  return { members: last + 1, longestCheckpointGapMs, takeoverWhileCutMs: takeoverMs };
 }
 
 async function setNoSpaceAlarm(cluster: LocalCluster, isOn: boolean): Promise<void> {
@@ -166,20 +159,25 @@ async function setNoSpaceAlarm(cluster: LocalCluster, isOn: boolean): Promise<vo
   }
 }
 
+/** The keys of the job's completed checkpoints. */
+async function pointers({ cluster, run }: DrillContext): Promise<string> {
+  const found = await readKeys(cluster, keysOf(cluster).checkpointsPrefix(run.jobId));
+  return found.map(({ key }) => key).join(' ');
+}
+
 async function runOutOfSpace(context: DrillContext): Promise<DrillFindings> {
   const { cluster, run, did } = context;
   const before = await lookBefore(context);
   await setNoSpaceAlarm(cluster, true);
-  const fullAt = did('etcd has no space left (NOSPACE)');
-  await sleep(1_500);
+  did('etcd has no space left (NOSPACE)');
+  await sleep(500);
+  const pointersThen = await pointers(context);
+  await sleep(1_000);
   cluster.signal(before.leader, 'SIGKILL');
   const deathAt = did(`${before.leader}, the leading JobManager, killed (SIGKILL)`);
   await mustHaveFailedOver(context, before);
   const active = await waitForEvent(cluster, deathAt, 'leader.active', 10_000);
-  const completed = readEvents(cluster, fullAt + 500).find(
-    ({ event }) => event === 'checkpoint.completed',
-  );
-  if (completed !== undefined)
+  if ((await pointers(context)) !== pointersThen)
     throw new MillraceError('INVARIANT', 'a checkpoint completed while etcd had no space');
   const seen = await run.client.ha();
   if (!JSON.stringify(seen).includes('NOSPACE'))
@@ -203,6 +201,7 @@ async function loseQuorum(context: DrillContext): Promise<DrillFindings> {
   const downAt = did('all etcd members killed');
   await sleep(outageMs / 3);
   const early = await recordsRead(context);
+  const latestThen = await latestCheckpoint(context);
   const { 'status-reason': reason = '' } = await run.details();
   progress(`status says: ${reason}`);
   await sleep(outageMs / 2);
@@ -212,11 +211,7 @@ async function loseQuorum(context: DrillContext): Promise<DrillFindings> {
     throw new MillraceError('INVARIANT', `no records flowed during the outage (${String(late)})`);
   if (!/etcd/i.test(reason))
     throw new MillraceError('INVARIANT', `the job's status does not name etcd: '${reason}'`);
-  // What was on its way when etcd died may have arrived.
-  const completed = readEvents(cluster, downAt + 1_000).find(
-    ({ event }) => event === 'checkpoint.completed',
-  );
-  if (completed !== undefined)
+  if ((await latestCheckpoint(context)) !== latestThen)
     throw new MillraceError('INVARIANT', 'a checkpoint completed without etcd');
   for (const { name } of members) await cluster.restart(name);
   await waitForEtcd(cluster.endpoints);

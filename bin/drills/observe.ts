@@ -125,9 +125,10 @@ export async function lookBefore({ cluster, run }: DrillContext): Promise<Before
 /** INVARIANT unless every attempt that ran before is the one that runs (or finished) now. Returns how many there are. */
 export async function mustKeepAttempts({ run }: DrillContext, before: Before): Promise<number> {
   let job: JobDetails | undefined;
-  await run.waitFor('the job’s details', 30_000, async () => {
+  await run.waitFor('the job’s attempts', 30_000, async () => {
     job = await run.details();
-    return true;
+    // A new leader learns first what runs.
+    return job.state !== 'INITIALIZING' && job.state !== 'RECONCILING';
   });
   if (job === undefined) throw new MillraceError('INVARIANT', 'no details after waiting');
   const now = attemptsOf(job);
@@ -194,6 +195,46 @@ export async function moreCheckpoints(
     return ids.size >= more || id - first >= more;
   });
   return Date.now() - began;
+}
+
+/** Longest time without a newly completed checkpoint, asked of the leader every 50 ms. */
+export class CheckpointWatch {
+  readonly #context: DrillContext;
+  readonly #loop: Promise<void>;
+  #isOver = false;
+  #latest = -1;
+  #since = Date.now();
+  #longestMs = 0;
+
+  constructor(context: DrillContext) {
+    this.#context = context;
+    this.#loop = this.#watch();
+  }
+
+  /** ms, up to now. */
+  async stop(): Promise<number> {
+    this.#isOver = true;
+    await this.#loop;
+    return Math.max(this.#longestMs, Date.now() - this.#since);
+  }
+
+  async #watch(): Promise<void> {
+    while (!this.#isOver) {
+      const id = await latestCheckpoint(this.#context).catch(() => undefined);
+      if (id !== undefined && id !== this.#latest) {
+        const now = Date.now();
+        if (this.#latest >= 0) this.#longestMs = Math.max(this.#longestMs, now - this.#since);
+        this.#latest = id;
+        this.#since = now;
+      }
+      await sleep(50);
+    }
+  }
+}
+
+/** As the leader knows it; undefined when none has completed. */
+export async function latestCheckpoint({ run }: DrillContext): Promise<number | undefined> {
+  return (await run.checkpoints()).latest.completed?.id;
 }
 
 /** Records read by all sources so far, as the leader knows it from the last heartbeats. */

@@ -1,3 +1,3 @@
 import { testDrills } from '../support/drill-test.js';
 
-await testDrills(['taskmanager-kill', 'etcd-leader-kill']);
+await testDrills(['taskmanager-kill', 'etcd-outage']);
