@@ -199,7 +199,8 @@ export class JobManagerCluster {
   }
 }
 
-function recordEvents(log: Logger, events: LogFields[], bound: LogFields = {}): Logger {
+/** A logger that keeps what has an event. */
+export function recordEvents(log: Logger, events: LogFields[], bound: LogFields = {}): Logger {
   const at =
     (level: 'error' | 'warn' | 'info' | 'debug' | 'trace') =>
     (fields: LogFields, message: string): void => {
