@@ -37,6 +37,13 @@ export class MemoryCluster {
     });
   }
 
+  /** A connection without a process. */
+  connect(): MemoryKvStore {
+    const kv = new MemoryKvStore(this.clock, this.server);
+    this.#t.teardown(() => kv.close());
+    return kv;
+  }
+
   async process(options: Partial<HighAvailabilityOptions> = {}): Promise<MemoryProcess> {
     this.#processes += 1;
     const env = testEnv(this.clock, this.#processes);
