@@ -114,7 +114,7 @@ env
   )
   .uid('numbers')
   .keyBy((record) => record.key)
-  .process(new CountByKey(args.bytesPerKey))
+  .process(() => new CountByKey(args.bytesPerKey))
   .uid('counts')
   .sinkTo(new StampingSink(args))
   .uid('lines');

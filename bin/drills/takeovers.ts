@@ -4,14 +4,8 @@ import { MillraceError } from '../../lib/base/errors.js';
 import type { LocalCluster } from '../local/local-cluster.js';
 import type { DrillContext } from './drill.js';
 import { candidates } from './etcd-keys.js';
-import {
-  moreCheckpoints,
-  mustHaveFailedOver,
-  mustKeepAttempts,
-  waitForEvent,
-  type Before,
-} from './observe.js';
-import { readEvents, readTakeover } from './timeline.js';
+import { moreCheckpoints, mustHaveFailedOver, mustKeepAttempts, type Before } from './observe.js';
+import { readEvents, readTakeover, type LoggedEvent } from './timeline.js';
 
 export interface SeenTakeover {
   readonly newLeader: string;
@@ -33,23 +27,23 @@ export async function mustAdopt(
   timeoutMs = 30_000,
 ): Promise<SeenTakeover> {
   const { cluster, run, progress } = context;
-  const ofJob =
-    (event: string) =>
-    (one: { event: string; fields: Readonly<Record<string, unknown>> }): boolean =>
-      one.event === event && one.fields['jobId'] === run.jobId;
-  const epoch = await mustHaveFailedOver(context, before, timeoutMs);
-  const active = await waitForEvent(
-    cluster,
-    since,
-    (one) => one.event === 'leader.active' && one.fields['epoch'] === epoch,
-    timeoutMs,
-  );
-  const adopted = await waitForEvent(
-    cluster,
-    since,
-    (one) => ofJob('job.adopted')(one) && one.fields['epoch'] === epoch,
-    timeoutMs,
-  );
+  let active: LoggedEvent | undefined;
+  let adopted: LoggedEvent | undefined;
+  let epoch = before.epoch;
+  // A leader may answer and be gone before it is ACTIVE: the one that counts is who adopted.
+  await run.waitFor('a leader that is active and has adopted the job', timeoutMs, async () => {
+    ({ epoch } = await run.details());
+    if (epoch === before.epoch) return false;
+    const ofEpoch = readEvents(cluster, since).filter((one) => one.fields['epoch'] === epoch);
+    active = ofEpoch.find((one) => one.event === 'leader.active');
+    adopted = ofEpoch.find(
+      (one) => one.event === 'job.adopted' && one.fields['jobId'] === run.jobId,
+    );
+    return active !== undefined && adopted !== undefined;
+  });
+  await mustHaveFailedOver(context, before);
+  if (active === undefined || adopted === undefined)
+    throw new MillraceError('INVARIANT', 'no events after waiting for them');
   await moreCheckpoints(context, 1, timeoutMs);
   const tasks = await mustKeepAttempts(context, before);
   progress(
