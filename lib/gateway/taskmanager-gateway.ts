@@ -129,10 +129,10 @@ export interface TaskManagerGateway {
     jobId: JobId;
   }): Promise<{ readonly attempts: readonly AttemptInventory[] }>;
   /**
-   * The tasks of a slot go on under this leader. Resolves when the slot's thread has done, in this order: snapshots go
-   * to directories of `epochLabel` from now on; checkpoints up to `abortedCheckpointId` are aborted, their barriers
-   * dropped when they arrive; `completedCheckpointId` (0: none) is complete, which repeats a notification that may have
-   * been lost. CONFLICT when the slot does not run exactly these attempts (ended ones included).
+   * The tasks of a slot go on under this leader. Resolves when the slot's thread has taken it, so that it comes before
+   * whatever is sent later: snapshots above `abortedCheckpointId` go to directories of `epochLabel`; checkpoints up to it
+   * are aborted, their barriers dropped when they arrive; `completedCheckpointId` (0: none) is complete, which repeats a
+   * notification that may have been lost. A task that is held back does its part when it can. CONFLICT when the slot does not run exactly these attempts (ended ones included).
    */
   adoptTasks(request: {
     jobId: JobId;
