@@ -82,13 +82,8 @@ function createEnv(config: Configuration, role: Role): Env {
   };
 }
 
-/** Loaded before it is needed, and only with high availability: it takes 15 MB and its time. */
-async function openDeposer(
-  env: Env,
-  config: Configuration,
-  role: Role,
-): Promise<Deposer | undefined> {
-  if (config.get(options.highAvailabilityType) !== 'etcd') return undefined;
+/** Loaded while the child loads its own programs: it takes 15 MB and its time. */
+async function openDeposer(env: Env, config: Configuration, role: Role): Promise<Deposer> {
   const { EtcdDeposer } = await import('./supervisor/etcd-deposer.js');
   const deposer = new EtcdDeposer(env, config);
   // A TaskManager's death is noticed by its leader anyway: many of them must not ask etcd all the time.
@@ -100,10 +95,10 @@ async function main(): Promise<void> {
   const { role, definitions, file, pidFile } = parseInvocation(process.argv.slice(2));
   const config = loadConfiguration({ definitions, ...(file !== undefined && { file }) });
   const env = createEnv(config, role);
-  const deposer = await openDeposer(env, config, role);
+  const isHighlyAvailable = config.get(options.highAvailabilityType) === 'etcd';
   const supervisor = new Supervisor(
     env,
-    deposer,
+    isHighlyAvailable ? () => openDeposer(env, config, role) : undefined,
     {
       entry: fileURLToPath(new URL(`./${role}.js`, import.meta.url)),
       args: [

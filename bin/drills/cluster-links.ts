@@ -8,7 +8,7 @@
  */
 import { MillraceError } from '../../lib/base/errors.js';
 import { etcdMemberStatus, findFreePorts } from '../local/etcd-member.js';
-import type { EtcdPorts } from '../local/local-cluster.js';
+import type { EtcdPorts } from '../local/cluster-state.js';
 import { FaultProxy, type LinkMode } from './fault-proxy.js';
 
 export type LinkKind = 'etcd' | 'rpc' | 'etcd-peers';

@@ -4,10 +4,8 @@
  * drills kill and start its parts by name.
  */
 import {
-  closeSync,
   existsSync,
   mkdirSync,
-  openSync,
   readFileSync,
   readdirSync,
   renameSync,
@@ -21,81 +19,30 @@ import { MillraceError, hasCode } from '../../lib/base/errors.js';
 import { RestClient } from '../../lib/rest/rest-client.js';
 import { readPidFile } from '../supervisor/pid-file.js';
 import {
-  etcdArguments,
-  etcdClientUrl,
-  findEtcdBinary,
-  findFreePorts,
-  waitForEtcd,
-  type EtcdMemberSpec,
-} from './etcd-member.js';
+  planCluster,
+  stateFile,
+  takeLock,
+  type ClusterProcess,
+  type ClusterState,
+  type LocalClusterOptions,
+} from './cluster-state.js';
+import { etcdArguments, findEtcdBinary, waitForEtcd } from './etcd-member.js';
 import {
   endProcesses,
   isAlive,
   signal,
   startDetached,
-  startTimeOf,
   type ManagedProcess,
   type ProcessCommand,
   type ProcessRole,
 } from './managed-process.js';
 
-export interface LocalClusterOptions {
-  /** Folder of local clusters. */
-  readonly folder: string;
-  /** Becomes the cluster id in etcd; unique, so that a new cluster never meets old data. */
-  readonly clusterId: string;
-  readonly jobManagers: number;
-  readonly taskManagers: number;
-  readonly slotsPerTaskManager: number;
-  /** Own members to start, or the client URLs of an etcd that runs already. */
-  readonly etcd:
-    | {
-        readonly members: number;
-        /** Ports by member; default: free ones. Given by drills, whose proxies must know them beforehand. */
-        readonly ports?: readonly EtcdPorts[];
-      }
-    | { readonly endpoints: readonly string[] };
-  /** `key: value` settings for every process; they win over the cluster's own. */
-  readonly settings: Readonly<Record<string, string>>;
-  /** Settings of single processes by name (`jobmanager-2`); they win over all. */
-  readonly processSettings?: Readonly<Record<string, Readonly<Record<string, string>>>>;
-  /** More environment for every process of ours (fault points of drills). */
-  readonly environment?: Readonly<Record<string, string>>;
-  /** Whether JobManagers and TaskManagers run under supervisors, which start them again. Default true. */
-  readonly supervised?: boolean;
-}
-
-/** A part of the cluster: etcd member, JobManager or TaskManager, as seen now. */
-export interface ClusterProcess extends ManagedProcess {
-  readonly alive: boolean;
-  /** Its supervisor, if it has one. */
-  readonly supervisor?: ManagedProcess & { readonly alive: boolean };
-}
-
-export interface EtcdPorts {
-  readonly client: number;
-  readonly peer: number;
-  /** Where the other members reach this one. Default: `peer`. */
-  readonly advertisedPeer?: number;
-}
-
-interface ClusterState {
-  readonly clusterId: string;
-  readonly createdAt: string;
-  readonly options: LocalClusterOptions;
-  readonly etcdMembers: readonly EtcdMemberSpec[];
-  readonly endpoints: readonly string[];
-  /** By JobManager name. */
-  readonly restPorts: Readonly<Record<string, number>>;
-  /** What was started: of a supervised process the supervisor. */
-  processes: ManagedProcess[];
-}
+export type { ClusterProcess, LocalClusterOptions } from './cluster-state.js';
 
 export type Progress = (line: string) => void;
 
-const stateFile = 'cluster.json';
-const lockFile = 'cluster.lock';
-const startTimeoutMs = 30_000;
+/** Seconds on a quiet machine; programs load slowly on one that is not. */
+const startTimeoutMs = 60_000;
 /** For a supervisor to have started its process again after it was told to. */
 const restartTimeoutMs = 15_000;
 const stopTimeoutMs = 10_000;
@@ -124,7 +71,7 @@ export class LocalCluster {
   ): Promise<LocalCluster> {
     const directory = resolve(options.folder, options.clusterId);
     mkdirSync(directory, { recursive: true });
-    takeLock(directory);
+    const unlock = takeLock(directory);
     try {
       const state = existsSync(join(directory, stateFile))
         ? LocalCluster.open(options.folder, options.clusterId).#state
@@ -139,7 +86,7 @@ export class LocalCluster {
       }
       return cluster;
     } finally {
-      rmSync(join(directory, lockFile), { force: true });
+      unlock();
     }
   }
 
@@ -481,63 +428,5 @@ export class LocalCluster {
     const path = join(this.directory, stateFile);
     writeFileSync(`${path}.new`, `${JSON.stringify(this.#state, null, 2)}\n`, { mode: 0o600 });
     renameSync(`${path}.new`, path);
-  }
-}
-
-async function planCluster(directory: string, options: LocalClusterOptions): Promise<ClusterState> {
-  const members = 'members' in options.etcd ? options.etcd.members : 0;
-  const etcdPorts = 'members' in options.etcd ? (options.etcd.ports ?? []) : [];
-  const ports = await findFreePorts(2 * members + options.jobManagers);
-  const take = (): number => ports.pop() ?? 0;
-  const etcdMembers = Array.from({ length: members }, (_, i): EtcdMemberSpec => {
-    const name = `etcd-${String(i + 1)}`;
-    const given = etcdPorts[i];
-    return {
-      name,
-      host: '127.0.0.1',
-      clientPort: given?.client ?? take(),
-      peerPort: given?.peer ?? take(),
-      ...(given?.advertisedPeer !== undefined && { advertisedPeerPort: given.advertisedPeer }),
-      dataDir: join(directory, 'etcd', name),
-      logFile: join(directory, 'logs', `${name}.out`),
-    };
-  });
-  const restPorts: Record<string, number> = {};
-  for (let i = 1; i <= options.jobManagers; i += 1) restPorts[`jobmanager-${String(i)}`] = take();
-  return {
-    clusterId: options.clusterId,
-    createdAt: new Date().toISOString(),
-    options,
-    etcdMembers,
-    endpoints:
-      'endpoints' in options.etcd ? options.etcd.endpoints : etcdMembers.map(etcdClientUrl),
-    restPorts,
-    processes: [],
-  };
-}
-
-/** One start at a time: the lock names the process that starts, and is taken over from a dead one. */
-function takeLock(directory: string): void {
-  const path = join(directory, lockFile);
-  for (;;) {
-    try {
-      const file = openSync(path, 'wx');
-      writeFileSync(
-        file,
-        JSON.stringify({ pid: process.pid, startedAt: startTimeOf(process.pid) }),
-      );
-      closeSync(file);
-      return;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-      const holder = readPidFile(path);
-      if (holder !== undefined && isAlive(holder)) {
-        throw new MillraceError(
-          'CLUSTER_START',
-          `the cluster in ${directory} is being started by process ${String(holder.pid)}; wait for it`,
-        );
-      }
-      rmSync(path, { force: true });
-    }
   }
 }

@@ -36,8 +36,8 @@ const lastDepositionMs = 3_000;
 export class Supervisor {
   readonly #env: Env;
   readonly #options: SupervisorOptions;
-  /** Absent without high availability. */
-  readonly #deposer: Deposer | undefined;
+  readonly #openDeposer: (() => Promise<Deposer>) | undefined;
+  #deposer: Promise<Deposer> | undefined;
   readonly #machine: SupervisionMachine;
   readonly #depositions = new Set<Promise<void>>();
   readonly #onEnd: (code: number) => void;
@@ -48,14 +48,15 @@ export class Supervisor {
   #taskManagerId: TaskManagerId | undefined;
   #cancelTimer: CancelTimer = () => undefined;
 
+  /** Without high availability there is nobody to depose, and no `openDeposer`. */
   constructor(
     env: Env,
-    deposer: Deposer | undefined,
+    openDeposer: (() => Promise<Deposer>) | undefined,
     options: SupervisorOptions,
     onEnd: (code: number) => void,
   ) {
     this.#env = env;
-    this.#deposer = deposer;
+    this.#openDeposer = openDeposer;
     this.#options = options;
     this.#onEnd = onEnd;
     this.#machine = new SupervisionMachine(options);
@@ -63,6 +64,13 @@ export class Supervisor {
 
   start(): void {
     this.#step({ type: 'started' });
+    this.#deposer = this.#openDeposer?.();
+    this.#deposer?.catch((err: unknown) => {
+      this.#env.log.warn(
+        { event: 'supervisor.depose-failed', err },
+        'no way to depose the process',
+      );
+    });
     setInterval(() => {
       this.#step({ type: 'tick', starvedMs: this.#starvation?.sinceLast() ?? 0 });
     }, this.#options.heartbeatIntervalMs).unref();
@@ -211,27 +219,31 @@ export class Supervisor {
     const { clock, log } = this.#env;
     const began = clock.now();
     this.#track(
-      this.#deposer?.depose(candidacy).then((deposed) => {
-        log.info(
-          {
-            event: 'supervisor.deposed',
-            ...describeCandidacy(candidacy),
-            deposed,
-            tookMs: Math.round(clock.now() - began),
-            wallTime: clock.wallTime(),
-          },
-          deposed ? 'its candidacy is ended' : 'its candidacy had ended already',
-        );
-      }),
+      this.#deposer
+        ?.then((one) => one.depose(candidacy))
+        .then((deposed) => {
+          log.info(
+            {
+              event: 'supervisor.deposed',
+              ...describeCandidacy(candidacy),
+              deposed,
+              tookMs: Math.round(clock.now() - began),
+              wallTime: clock.wallTime(),
+            },
+            deposed ? 'its candidacy is ended' : 'its candidacy had ended already',
+          );
+        }),
       'supervisor.depose-failed',
     );
   }
 
   #removeTaskManager(taskManagerId: TaskManagerId, pid: number): void {
     this.#track(
-      this.#deposer?.removeTaskManager(taskManagerId, pid).then((removed) => {
-        this.#env.log.info({ event: 'supervisor.unregistered', removed }, 'registration removed');
-      }),
+      this.#deposer
+        ?.then((one) => one.removeTaskManager(taskManagerId, pid))
+        .then((removed) => {
+          this.#env.log.info({ event: 'supervisor.unregistered', removed }, 'registration removed');
+        }),
       'supervisor.unregister-failed',
     );
   }
