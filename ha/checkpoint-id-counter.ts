@@ -44,6 +44,11 @@ export class FencedCheckpointIdCounter implements CheckpointIdCounter {
     });
   }
 
+  async highestGiven(): Promise<number> {
+    const entry = await this.#writer.readOne(this.#keys.checkpointId(this.#jobId));
+    return entry === undefined ? 0 : decodeValue(entry).integer('next') - 1;
+  }
+
   /** Takes a block that begins at `atLeast` or later. */
   async #takeBlock(atLeast: number): Promise<void> {
     const key = this.#keys.checkpointId(this.#jobId);

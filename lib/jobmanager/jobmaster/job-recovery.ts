@@ -101,11 +101,13 @@ export class JobRecovery {
   }
 
   /**
-   * An id above all that earlier leaders gave to checkpoints, and below all that follow. Undefined when the leadership or
-   * the job is over.
+   * The highest id that earlier leaders may have given to checkpoints; those that follow are above. Undefined when the
+   * leadership or the job is over.
    */
   async takeAbortBound(ids: CheckpointIdCounter): Promise<number | undefined> {
-    return this.#untilThere('take the id up to which checkpoints are aborted', () => ids.next());
+    return this.#untilThere('read the id up to which checkpoints are aborted', () =>
+      ids.highestGiven(),
+    );
   }
 
   /** Its tasks run: nothing but the splits to come waits until it can be read. */

@@ -292,7 +292,10 @@ t.test('checkpoint ids grow strictly over leaders, blocks and raises', async (t)
   const b = await l.cluster.candidate('b');
   await l.election.close();
   const second = (await b.contender.leads()).checkpointIds(jobId);
+  const given = await second.highestGiven();
+  t.ok(given >= 1_001, 'all ids of the first leader');
   const next = await second.next();
+  t.ok(next > given, 'none of its own');
   t.ok(next > 1_001);
   await second.raiseTo(5_000);
   t.same(await Promise.all([second.next(), second.next()]), [5_001, 5_002]);
