@@ -10,7 +10,8 @@ import type {
   JobSummary,
 } from '../../gateway/client-gateway.js';
 import type { JobGraph } from '../../graph/job-graph.js';
-import type { JobEnd, JobMaster } from '../jobmaster/job-master.js';
+import type { JobMaster } from '../jobmaster/job-master.js';
+import type { JobEnd } from '../jobmaster/job-master-options.js';
 import { unreadableSummary, type UnreadableJob } from './shown-jobs.js';
 
 export interface ArchivedJob {

@@ -30,7 +30,8 @@ import { isGloballyTerminal } from '../../gateway/job-status.js';
 import type { JobGraph } from '../../graph/job-graph.js';
 import { checkJobGraph, decodeJobGraph, encodeJobGraph } from '../../graph/job-graph-codec.js';
 import type { CoordinatorHostFactory } from '../jobmaster/coordinator-host.js';
-import { JobMaster, type JobEnd } from '../jobmaster/job-master.js';
+import { JobMaster } from '../jobmaster/job-master.js';
+import type { JobEnd } from '../jobmaster/job-master-options.js';
 import type { ResourceManager } from '../resourcemanager/resource-manager.js';
 import type { TakeoverRecorder } from '../takeover-recorder.js';
 import {
@@ -144,15 +145,24 @@ export class Dispatcher implements ClientGateway, Closeable {
     for (const { master } of this.#live.values()) master.onResumed(suspendedMs);
   }
 
-  /** Starts in the order of submission, in which jobs get slots. */
+  /** Each is begun as soon as it and those before it are read: in the order of submission, in which jobs get slots. */
   async #readJobs(jobIds: readonly JobId[]): Promise<void> {
-    const starts: Promise<() => void>[] = [];
-    for (const [i, jobId] of jobIds.entries()) {
-      starts.push(this.#readJob(jobId));
-      const earlier = starts[i - recoveryWidth];
-      if (earlier !== undefined) await earlier;
+    const reads: Promise<() => void>[] = [];
+    const readNext = (): void => {
+      const jobId = jobIds[reads.length];
+      if (jobId === undefined) return;
+      const read = this.#readJob(jobId);
+      // Awaited below in turn, unless an earlier one fails.
+      read.catch(() => undefined);
+      reads.push(read);
+    };
+    for (let i = 0; i < recoveryWidth; i += 1) readNext();
+    // It grows while it is gone through.
+    for (const read of reads) {
+      const start = await read;
+      start();
+      readNext();
     }
-    for (const start of starts) (await start)();
   }
 
   async #lookAfterEndedJobs(): Promise<void> {

@@ -18,7 +18,8 @@ export class EndedJobs {
   /** By job; undefined until its result was read. */
   readonly #heads = new Map<JobId, Head | undefined>();
   readonly #archives = new Map<JobId, ArchivedJob>();
-  #loading: Promise<unknown> = Promise.resolve();
+  /** The latest try to read what lists show. */
+  #loading: Promise<unknown> | undefined;
 
   constructor(results: JobResultStore) {
     this.#results = results;
@@ -60,7 +61,12 @@ export class EndedJobs {
   }
 
   async summaries(): Promise<JobSummary[]> {
-    await this.#loading;
+    try {
+      await (this.#loading ?? this.load());
+    } catch {
+      // Perhaps long ago: whoever asks now gets an answer of now.
+      await this.load();
+    }
     return [...this.#heads.values()].flatMap((head) => (head === undefined ? [] : [head.summary]));
   }
 
