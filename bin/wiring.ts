@@ -191,7 +191,7 @@ export async function openHighAvailability(
           { event: 'etcd.unavailable', err: error, endpoints, waitedMs: waited },
           'etcd does not answer; trying again',
         );
-        console.error(`waiting for etcd at ${endpoints.join(', ')} since ${String(waited)} ms`);
+        console.error(`waiting for etcd since ${String(waited)} ms: ${(error as Error).message}`);
       }
       if (waited > timeoutMs) {
         throw new MillraceError(
