@@ -49,8 +49,10 @@ export interface ClusterStatus {
   readonly names: Readonly<Record<string, string>>;
 }
 
+const processWaitMs = 5_000;
+
 export function hasLeader({ ha }: ClusterStatus): boolean {
-  return ha !== null && ha.leader !== null && ha.state !== 'NONE';
+  return ha !== null && ha.leader !== null;
 }
 
 /** Never rejects for want of a leader: that is what it tells. */
@@ -72,11 +74,9 @@ async function describeWith(
   local: LocalCluster | undefined,
   addresses: readonly string[] = [],
 ): Promise<ClusterStatus> {
-  const now = { waitForLeaderMs: 0 };
-  const [ha, overview] = await Promise.all([
-    client.ha(now).catch(() => null),
-    client.overview(now).catch(() => null),
-  ]);
+  // Every JobManager answers this: waited for is one that is being started again.
+  const ha = await client.ha({ waitForLeaderMs: processWaitMs }).catch(() => null);
+  const overview = await client.overview({ waitForLeaderMs: 0 }).catch(() => null);
   const managers = ha === null ? [] : [...(ha.leader === null ? [] : [ha.leader]), ...ha.standbys];
   const names = Object.fromEntries(
     managers.map((one) => [one.jobManagerId, jobManagerName(local, one)]),
@@ -144,7 +144,9 @@ function printLeader({ ha, names, overview }: ClusterStatus): void {
   const slack =
     leader.leaseSlackMs === undefined
       ? dim('it does not answer right now')
-      : `lease ${formatElapsed(leader.leaseSlackMs)} ahead`;
+      : leader.leaseSlackMs > 0
+        ? `lease ${formatElapsed(leader.leaseSlackMs)} ahead`
+        : yellow(`lease over for ${formatElapsed(-leader.leaseSlackMs)}`);
   print(
     `leader  ${bold(names[leader.jobManagerId] ?? leader.jobManagerId)}  ${colorState(leader.state)}  epoch ${leader.epoch}  for ${formatElapsed(Math.max(0, ha.now - leader.since))}  ${slack}`,
   );

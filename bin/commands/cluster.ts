@@ -80,7 +80,6 @@ export function registerCluster(program: Command): void {
     cluster
       .command('status')
       .description('who leads, who stands by, etcd, processes, slots, the last takeovers'),
-    '5s',
   )
     .option('--json', 'print one JSON document')
     .action(status);

@@ -24,7 +24,7 @@ const collect = (value: string, previous: readonly string[] = []): string[] => [
 ];
 
 /** The options every command that speaks to a cluster has. */
-export function withTarget(command: Command, timeout = '60s'): Command {
+export function withTarget(command: Command): Command {
   return command
     .option(
       '-m, --jobmanager <url>',
@@ -37,7 +37,7 @@ export function withTarget(command: Command, timeout = '60s'): Command {
     .option(
       '--timeout <duration>',
       'how long to wait for an answer, the election of a leader included',
-      timeout,
+      '60s',
     );
 }
 

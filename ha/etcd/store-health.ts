@@ -46,6 +46,13 @@ export function silentMember(endpoint: string, cause: unknown, latencyMs: number
     dbSizeInUseBytes: 0,
     latencyMs,
     alarms: [],
-    error: cause instanceof Error ? cause.message : String(cause),
+    error: describeSilence(cause),
   };
+}
+
+/** grpc-js names a connection that was given up in words that help nobody. */
+function describeSilence(cause: unknown): string {
+  const text = cause instanceof Error ? cause.message : String(cause);
+  if (/DEADLINE_EXCEEDED|Channel closed/.test(text)) return 'it does not answer in time';
+  return /ECONNREFUSED/.test(text) ? 'nobody listens there (ECONNREFUSED)' : text;
 }
