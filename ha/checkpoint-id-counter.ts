@@ -20,6 +20,8 @@ export class FencedCheckpointIdCounter implements CheckpointIdCounter {
   /** Of the block in use: [next, end). */
   #next = 1;
   #end = 1;
+  /** As it was before the first block of this leader. */
+  #highestBefore: number | undefined;
 
   constructor(writer: FencedWriter, keys: Keys, jobId: JobId) {
     this.#writer = writer;
@@ -44,9 +46,14 @@ export class FencedCheckpointIdCounter implements CheckpointIdCounter {
     });
   }
 
-  async highestGiven(): Promise<number> {
-    const entry = await this.#writer.readOne(this.#keys.checkpointId(this.#jobId));
-    return entry === undefined ? 0 : decodeValue(entry).integer('next') - 1;
+  highestGiven(): Promise<number> {
+    return this.#serial.run('', async () => {
+      if (this.#highestBefore === undefined) {
+        const entry = await this.#writer.readOne(this.#keys.checkpointId(this.#jobId));
+        this.#highestBefore = (entry === undefined ? 1 : decodeValue(entry).integer('next')) - 1;
+      }
+      return this.#highestBefore;
+    });
   }
 
   /** Takes a block that begins at `atLeast` or later. */
@@ -67,6 +74,7 @@ export class FencedCheckpointIdCounter implements CheckpointIdCounter {
         writeId,
       });
       if (outcome.committed) {
+        this.#highestBefore ??= free - 1;
         this.#next = first;
         this.#end = first + blockSize;
         return;

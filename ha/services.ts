@@ -266,8 +266,8 @@ export interface CheckpointIdCounter {
   /** Makes later ids greater than `checkpointId` (after a restore from a given path). */
   raiseTo(checkpointId: number): Promise<void>;
   /**
-   * No less than any id earlier leaders gave, less than any of this one; 0 when there is none. To be asked before the
-   * first `next`. Only reads: it is there when etcd takes no writes.
+   * No less than any id earlier leaders gave, less than any of this one; 0 when there is none. Only reads: it is there
+   * when etcd takes no writes.
    */
   highestGiven(): Promise<number>;
 }

@@ -19,6 +19,7 @@ import type { FailoverStrategy } from './failover-strategy.js';
 import type { RestartStrategy } from './restart-strategy.js';
 import type { SharedSlot } from './slot-sharing.js';
 import { type ExceptionHistory, exceptionInfo } from './exception-history.js';
+import { endedByTaskManager, givenUp, isRecoverable } from './failures.js';
 import { taskName, type ExecutionVertex } from './execution-vertex.js';
 import {
   canTransition,
@@ -696,28 +697,4 @@ export class ExecutionGraph {
       }),
     });
   }
-}
-
-const endedByTaskManager: Failure = {
-  name: 'MillraceError',
-  code: 'SLOT_LOST',
-  retry: 'backoff',
-  domain: 'system',
-  message: 'the TaskManager ended the task without being asked to',
-};
-
-/** `never` is final, unless it only says that a component of ours went away. */
-function isRecoverable(failure: Failure): boolean {
-  return failure.retry !== 'never' || failure.domain === 'system';
-}
-
-function givenUp(cause: Failure, reason: string): Failure {
-  return {
-    name: 'MillraceError',
-    code: 'JOB_FAILED',
-    retry: 'never',
-    domain: 'user',
-    message: `the job failed and is not restarted, as ${reason}: ${cause.message}`,
-    cause,
-  };
 }

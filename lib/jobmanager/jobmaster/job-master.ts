@@ -6,14 +6,7 @@
  * (`mayAct` is asked before every batch of effects). It writes no result: the Dispatcher does, when told.
  */
 import type { CheckpointCoordinator } from '../../../checkpoint/coordinator/checkpoint-coordinator.js';
-import type { CheckpointStorage } from '../../../checkpoint/storage/checkpoint-storage.js';
-import {
-  formatEpoch,
-  type CheckpointIdCounter,
-  type CheckpointPointer,
-  type ExecutionRecord,
-  type Leadership,
-} from '../../../ha/services.js';
+import { formatEpoch, type CheckpointIdCounter } from '../../../ha/services.js';
 import type { CancelTimer } from '../../base/clock.js';
 import { childEnv, type Env } from '../../base/env.js';
 import { hasCode, MillraceError, toFailure, type Failure } from '../../base/errors.js';
@@ -24,7 +17,6 @@ import {
   type OperatorId,
 } from '../../base/ids.js';
 import { CloseableRegistry, type Closeable } from '../../base/lifecycle.js';
-import { Mailbox } from '../../base/mailbox.js';
 import type {
   CheckpointStatistics,
   CheckpointSummary,
@@ -46,72 +38,30 @@ import {
   type ExecutionGraphEffect,
   type ExecutionGraphInput,
 } from '../executiongraph/execution-graph.machine.js';
-import { exceptionInfo } from '../executiongraph/exception-history.js';
 import { ExecutionTopology } from '../executiongraph/execution-topology.js';
 import type { ExecutionVertex } from '../executiongraph/execution-vertex.js';
 import { isExecutionTerminal, type SlotLocation } from '../executiongraph/execution.js';
 import { FailoverStrategy } from '../executiongraph/failover-strategy.js';
 import { createRestartStrategy } from '../executiongraph/restart-strategy.js';
 import { shareSlots, type SharedSlot } from '../executiongraph/slot-sharing.js';
-import type { ResourceManager, SlotOwner } from '../resourcemanager/resource-manager.js';
-import type { CoordinatorHostFactory } from './coordinator-host.js';
-import { adoptedAttempts } from './adopted-attempts.js';
+import type { SlotOwner } from '../resourcemanager/resource-manager.js';
+import { ActingMailbox } from './acting-mailbox.js';
 import { slotDeployment } from './deployment.js';
-import type { AdoptionPlan } from './job-adoption.machine.js';
 import { createCheckpointCoordinator } from './job-checkpointing.js';
 import { JobHistory } from './job-history.js';
-import { JobRecovery, type StartingPoint } from './job-recovery.js';
-import { JobTakeover, type TakeoverVerdict, type TaskReport } from './job-takeover.js';
+import type {
+  JobEnd,
+  JobMasterDeps,
+  JobMasterOptions,
+  JobRecovered,
+} from './job-master-options.js';
+import { JobRecovery } from './job-recovery.js';
+import { JobSlots } from './job-slots.js';
+import { JobStart } from './job-start.js';
+import type { TaskReport } from './job-takeover.js';
 import { jobDetails, jobSummary, type JobViewSource } from './job-views.js';
-import { SlotCommands, type HandOver } from './slot-commands.js';
-import { SlotPool, type SlotPoolEffect, type SlotPoolInput } from './slot-pool.machine.js';
+import { SlotCommands } from './slot-commands.js';
 import { SourceCoordinators } from './source-coordinators.js';
-
-/** How a job ended under this JobMaster. */
-export interface JobEnd {
-  readonly status: 'FAILED' | 'CANCELED' | 'FINISHED';
-  readonly failure?: Failure;
-  /**
-   * It could not be recovered, which says nothing about the job: no result is written, what HA and
-   * storage hold of it is kept.
-   */
-  readonly isRecoveryFailure: boolean;
-}
-
-export interface JobMasterDeps {
-  readonly leadership: Leadership;
-  readonly resources: ResourceManager;
-  /** Of this job, under this leadership. */
-  readonly storage: CheckpointStorage;
-  readonly coordinatorHosts: CoordinatorHostFactory;
-  onEnded(end: JobEnd): void;
-  /** Once: as soon as `recovered` is known. */
-  onSettled?(how: JobRecovered): void;
-}
-
-/**
- * adopted: it goes on with tasks that run since an earlier leader; restored: it has run before, and all its tasks run
- * again; new: it runs for the first time; failed: it ended before.
- */
-export type JobRecovered = 'adopted' | 'restored' | 'new' | 'failed';
-
-interface ReadCheckpoint extends StartingPoint {
-  readonly pointers: readonly CheckpointPointer[];
-}
-
-export interface JobMasterOptions {
-  readonly submittedAt: number;
-  /** The last recorded attempts: it has run before. */
-  readonly lastExecution: ExecutionRecord | undefined;
-  /** Statistics and exceptions under earlier leaders, as JobHistoryStore keeps them. */
-  readonly pastHistory: string | undefined;
-  readonly checkpointDirectory: string;
-  readonly epochLabel: string;
-  readonly slotRequestTimeoutMs: number;
-  readonly smallStateThresholdBytes: number;
-  readonly exceptionHistorySize: number;
-  readonly checkpointHistorySize: number;
-}
 
 export class JobMaster implements Closeable, SlotOwner {
   readonly graph: JobGraph;
@@ -119,29 +69,21 @@ export class JobMaster implements Closeable, SlotOwner {
   readonly #deps: JobMasterDeps;
   readonly #options: JobMasterOptions;
   readonly #registry: CloseableRegistry;
-  readonly #mailbox = new Mailbox();
+  readonly #mailbox: ActingMailbox;
   readonly #closing = new AbortController();
   readonly #history: JobHistory;
   readonly #execution: ExecutionGraph;
-  readonly #pool = new SlotPool();
+  readonly #slotPool: JobSlots;
   readonly #sources: SourceCoordinators;
   readonly #commands: SlotCommands;
   readonly #checkpointIds: CheckpointIdCounter;
   readonly #recovery: JobRecovery;
+  readonly #start: JobStart;
   readonly #metrics = new Map<AttemptId, TaskMetrics>();
-  /** Tasks of the mailbox that wait until the leader may act. */
-  #held: (() => void)[] = [];
-  #cancelHeldPoll: CancelTimer | undefined;
-  #cancelSlotTimer: CancelTimer | undefined;
   #cancelRestartTimer: CancelTimer | undefined;
   #checkpoints: CheckpointCoordinator | undefined;
   /** The graph and topology with the effective number of key groups. */
   #topology: ExecutionTopology;
-  readonly #slots: readonly SharedSlot[];
-  /** While it is found out whether running tasks go on. */
-  #takeover: JobTakeover | undefined;
-  #recovered: JobRecovered | undefined;
-  #firstGeneration: number;
   #runningSince = -1;
 
   constructor(env: Env, graph: JobGraph, deps: JobMasterDeps, options: JobMasterOptions) {
@@ -150,6 +92,12 @@ export class JobMaster implements Closeable, SlotOwner {
     this.#deps = deps;
     this.#options = options;
     this.#registry = new CloseableRegistry(this.#env.log);
+    this.#mailbox = new ActingMailbox(this.#env, {
+      mayAct: () => deps.leadership.mayAct(),
+      onBroken: (error) => {
+        this.#onBroken(error);
+      },
+    });
     this.#history = new JobHistory(
       this.#env,
       { store: deps.leadership.history, mayAct: () => deps.leadership.mayAct() },
@@ -157,25 +105,82 @@ export class JobMaster implements Closeable, SlotOwner {
     );
     this.#topology = new ExecutionTopology(graph);
     const slots = shareSlots(this.#topology);
-    this.#slots = slots;
-    this.#firstGeneration = (options.lastExecution?.generation ?? -1) + 1;
     this.#checkpointIds = deps.leadership.checkpointIds(graph.jobId);
-    this.#execution = new ExecutionGraph(
+    this.#execution = this.#createExecution(slots);
+    this.#sources = this.#createSources();
+    const inputs = {
+      jobId: graph.jobId,
+      resources: deps.resources,
+      run: (task: () => void): void => {
+        this.#do(task);
+      },
+      apply: (input: ExecutionGraphInput): void => {
+        this.#apply(input);
+      },
+    };
+    this.#slotPool = new JobSlots(this.#env, {
+      ...inputs,
+      owner: this,
+      requestTimeoutMs: options.slotRequestTimeoutMs,
+    });
+    this.#commands = new SlotCommands(this.#env, {
+      ...inputs,
+      leadership: deps.leadership,
+      execution: this.#execution,
+      signal: this.#closing.signal,
+      deploymentOf: (slotKey, location) => this.#deploymentOf(slotKey, location),
+    });
+    this.#recovery = this.#createRecovery();
+    this.#start = new JobStart(this.#env, {
+      ...inputs,
+      owner: this,
+      execution: this.#execution,
+      topology: this.#topology,
+      slots,
+      history: this.#history.exceptions,
+      slotPool: this.#slotPool,
+      commands: this.#commands,
+      sources: this.#sources,
+      recovery: this.#recovery,
+      ids: this.#checkpointIds,
+      registry: this.#registry,
+      record: options.lastExecution,
+      epochLabel: options.epochLabel,
+      openCheckpoints: () => this.#openCheckpoints(),
+      isOver: (error) => this.#isOver(error),
+      step: (input) => {
+        this.#step(input);
+      },
+      onReport: (report) => {
+        this.#onReport(report);
+      },
+      onSettled: (how) => deps.onSettled?.(how),
+    });
+  }
+
+  #createExecution(slots: readonly SharedSlot[]): ExecutionGraph {
+    const { config } = this.graph;
+    const { lastExecution } = this.#options;
+    const { random } = this.#env;
+    return new ExecutionGraph(
       {
         topology: this.#topology,
         slots,
         failover: new FailoverStrategy(this.#topology, slots),
-        restartStrategy: createRestartStrategy(graph.config.restartStrategy, env.random),
+        restartStrategy: createRestartStrategy(config.restartStrategy, random),
         history: this.#history.exceptions,
         newAttemptId: ({ subtask }, generation) =>
-          newAttemptId(env.random, subtask.vertex.id, subtask.subtaskIndex, generation),
-        firstGeneration: this.#firstGeneration,
-        isRecovered: options.lastExecution !== undefined,
+          newAttemptId(random, subtask.vertex.id, subtask.subtaskIndex, generation),
+        firstGeneration: (lastExecution?.generation ?? -1) + 1,
+        isRecovered: lastExecution !== undefined,
       },
       this.#instant(),
     );
-    this.#sources = new SourceCoordinators(this.#env, graph, {
-      hosts: deps.coordinatorHosts,
+  }
+
+  #createSources(): SourceCoordinators {
+    return new SourceCoordinators(this.#env, this.graph, {
+      hosts: this.#deps.coordinatorHosts,
       sendEvent: (attemptId, operatorId, event) =>
         this.#sendOperatorEvent(attemptId, operatorId, event),
       onSendFailed: (attemptId, error) => {
@@ -192,26 +197,16 @@ export class JobMaster implements Closeable, SlotOwner {
         this.#apply({ kind: 'adoptionFailed', failure });
       },
     });
-    this.#commands = new SlotCommands(this.#env, {
-      jobId: graph.jobId,
-      leadership: deps.leadership,
-      resources: deps.resources,
-      execution: this.#execution,
-      signal: this.#closing.signal,
-      run: (task) => {
-        this.#do(task);
-      },
-      apply: (input) => {
-        this.#apply(input);
-      },
-      deploymentOf: (slotKey, location) => this.#deploymentOf(slotKey, location),
-    });
-    this.#recovery = new JobRecovery(
+  }
+
+  #createRecovery(): JobRecovery {
+    const { leadership, storage } = this.#deps;
+    return new JobRecovery(
       this.#env,
-      graph,
+      this.graph,
       {
-        leadership: deps.leadership,
-        storage: deps.storage,
+        leadership,
+        storage,
         sources: this.#sources,
         execution: this.#execution,
         checkpoints: () => {
@@ -220,8 +215,8 @@ export class JobMaster implements Closeable, SlotOwner {
         },
       },
       {
-        hasRun: options.lastExecution !== undefined,
-        smallStateThresholdBytes: options.smallStateThresholdBytes,
+        hasRun: this.#options.lastExecution !== undefined,
+        smallStateThresholdBytes: this.#options.smallStateThresholdBytes,
         signal: this.#closing.signal,
       },
     );
@@ -231,27 +226,8 @@ export class JobMaster implements Closeable, SlotOwner {
 
   /** Reads the checkpoint to start from, then schedules; or goes on with tasks that run since an earlier leader. */
   start(): void {
-    const { resources } = this.#deps;
-    const { jobId } = this.graph;
-    const record = this.#options.lastExecution;
     this.#history.start();
-    if (record === undefined || !resources.mayAdopt) {
-      this.#needSlots('the job starts anew');
-      this.#registry.run('start the job', this.#start(this.#readCheckpoint()));
-      return;
-    }
-    const options = { jobId, record, topology: this.#topology, slots: this.#slots };
-    const takeover = new JobTakeover(this.#env, resources, options);
-    this.#takeover = takeover;
-    takeover.start();
-    this.#registry.run('take over the job', this.#takeOver(takeover));
-  }
-
-  /** Slots and the coordinator's thread come while the checkpoint is read. */
-  #needSlots(cause: string): void {
-    this.#deps.resources.discardHeld(this.graph.jobId, cause);
-    this.#sources.warmUp();
-    this.#deps.resources.declareRequirements(this.graph.jobId, this.#execution.slotCount, this);
+    this.#start.begin();
   }
 
   /** This leadership is over: nothing is cancelled, nothing deleted. */
@@ -259,10 +235,10 @@ export class JobMaster implements Closeable, SlotOwner {
     if (!this.#closing.signal.aborted) {
       this.#closing.abort();
       this.#execution.step({ kind: 'suspended' }, this.#instant());
-      this.#held = [];
-      void this.#takeover?.close();
-      for (const cancel of [this.#cancelHeldPoll, this.#cancelSlotTimer, this.#cancelRestartTimer])
-        cancel?.();
+      this.#mailbox.stop();
+      this.#slotPool.stop();
+      this.#start.close();
+      this.#cancelRestartTimer?.();
     }
     this.#history.close();
     await this.#sources.close();
@@ -271,142 +247,11 @@ export class JobMaster implements Closeable, SlotOwner {
     await this.#registry.close();
   }
 
-  async #start(reading: Promise<ReadCheckpoint | undefined>): Promise<void> {
-    if ((await reading) === undefined || this.#closing.signal.aborted) return;
+  /** For the graph with the numbers of key groups of the checkpoint, once it was read. */
+  #openCheckpoints(): CheckpointCoordinator {
     this.#topology = new ExecutionTopology(this.#recovery.graph);
     this.#checkpoints = this.#createCheckpointCoordinator();
-    this.#apply({ kind: 'started' });
-  }
-
-  /** Comes first: its numbers of key groups are part of every later checkpoint. Undefined when the job is over. */
-  async #readCheckpoint(): Promise<ReadCheckpoint | undefined> {
-    const reader = this.#createCheckpointCoordinator();
-    this.#checkpoints = reader;
-    try {
-      const point = await this.#recovery.initialize();
-      return { ...point, pointers: reader.pointers };
-    } catch (error) {
-      if (!this.#isOver(error)) {
-        this.#apply({ kind: 'failedGlobally', failure: toFailure(error) });
-      }
-      return undefined;
-    } finally {
-      await reader.close();
-    }
-  }
-
-  // ---- Taking over -----------------------------------------------------------------------------
-
-  async #takeOver(takeover: JobTakeover): Promise<void> {
-    const isSettled = this.#deps.resources.beginTakeover();
-    try {
-      const reading = this.#readCheckpoint();
-      const bound = this.#recovery.takeAbortBound(this.#checkpointIds);
-      void reading.then((read) => {
-        if (read !== undefined) takeover.checkpointRead(read.checkpoint?.pointer.checkpointId ?? 0);
-      });
-      const verdict = await takeover.verdict;
-      if (verdict === undefined) return;
-      if (verdict.kind === 'restore') {
-        this.#do(() => {
-          this.#restoreInstead(verdict, reading);
-        });
-        return;
-      }
-      const [read, abortBound] = await Promise.all([reading, bound]);
-      if (read === undefined || abortBound === undefined) return;
-      this.#do(() => {
-        this.#adopt(takeover, verdict.plan, read, abortBound);
-      });
-    } finally {
-      isSettled();
-    }
-  }
-
-  #restoreInstead(
-    { reason, failure }: Omit<Extract<TakeoverVerdict, { kind: 'restore' }>, 'kind'>,
-    reading: Promise<ReadCheckpoint | undefined>,
-  ): void {
-    this.#takeover = undefined;
-    if (this.#execution.status !== 'INITIALIZING') return;
-    this.#env.log.info(
-      { event: 'job.adoption-refused', reason, failure: failure?.message },
-      'the job is restored, as its tasks cannot go on',
-    );
-    if (failure !== undefined)
-      this.#history.exceptions.addRoot(exceptionInfo(failure, this.#env.clock.wallTime()));
-    this.#needSlots(`the job is restored: ${reason}`);
-    this.#registry.run('start the job', this.#start(reading));
-  }
-
-  /** All that must not be seen half done: from here on the job is as if this JobMaster had deployed it. */
-  #adopt(
-    takeover: JobTakeover,
-    plan: AdoptionPlan,
-    read: ReadCheckpoint,
-    abortBound: number,
-  ): void {
-    if (this.#execution.status !== 'INITIALIZING') return;
-    if (!takeover.isCurrent(plan)) {
-      const reason = 'a TaskManager was lost while the job was taken over';
-      this.#restoreInstead({ reason }, Promise.resolve(read));
-      return;
-    }
-    const { resources } = this.#deps;
-    this.#takeover = undefined;
-    this.#firstGeneration = this.#execution.generation;
-    this.#topology = new ExecutionTopology(this.#recovery.graph);
-    this.#checkpoints = this.#createCheckpointCoordinator();
-    this.#checkpoints.goOn(read.pointers);
-    const { attempts, slots, readers } = adoptedAttempts(
-      plan,
-      this.#topology,
-      (id) => resources.dataAddress(id) ?? '',
-    );
-    const allocationIds = plan.map(({ allocationId }) => allocationId);
-    resources.claimHeld(this.graph.jobId, allocationIds, this);
-    this.#stepPool({ kind: 'slotsAdopted', slots });
-    this.#step({ kind: 'adopted', attempts });
-    this.#sources.adopt({
-      checkpointId: read.checkpoint?.pointer.checkpointId ?? 0,
-      readers,
-      states: () => this.#recovery.adoptedEnumeratorStates(read.checkpoint),
-      mayStart: resources.takeoversOver(),
-    });
-    for (const report of takeover.takeReports(plan)) this.#onReport(report);
-    const handOver = {
-      epochLabel: this.#options.epochLabel,
-      completedCheckpointId: read.isOwn ? (read.checkpoint?.pointer.checkpointId ?? 0) : 0,
-      abortedCheckpointId: abortBound,
-    };
-    this.#registry.run('take over tasks', this.#handOver(plan, handOver, takeover.waitedMs));
-  }
-
-  async #handOver(plan: AdoptionPlan, handOver: HandOver, waitedMs: number): Promise<void> {
-    const running = plan.filter((slot) => slot.attempts.some(({ state }) => state === 'RUNNING'));
-    await Promise.all(running.map(({ slotKey }) => this.#commands.adopt(slotKey, handOver)));
-    this.#do(() => {
-      if (this.#execution.status !== 'RECONCILING') return;
-      this.#env.log.info(
-        {
-          event: 'job.adopted',
-          generation: this.#execution.generation,
-          attempts: this.#execution.vertices.length,
-          waitedMs,
-          checkpointId: handOver.completedCheckpointId,
-          wallTime: this.#env.clock.wallTime(),
-        },
-        'the job goes on with its running tasks',
-      );
-      this.#settle('adopted');
-      this.#step({ kind: 'adoptionCompleted' });
-    });
-  }
-
-  #settle(how: JobRecovered): void {
-    if (this.#recovered !== undefined) return;
-    this.#recovered = how;
-    this.#deps.onSettled?.(how);
+    return this.#checkpoints;
   }
 
   #createCheckpointCoordinator(): CheckpointCoordinator {
@@ -444,7 +289,7 @@ export class JobMaster implements Closeable, SlotOwner {
 
   /** How it came up; undefined until that is known. */
   get recovered(): JobRecovered | undefined {
-    return this.#recovered;
+    return this.#start.recovered;
   }
 
   get failure(): Failure | undefined {
@@ -490,7 +335,7 @@ export class JobMaster implements Closeable, SlotOwner {
 
   /** Restarts since this JobMaster was created. */
   get restartCount(): number {
-    return Math.max(0, this.#execution.generation - this.#firstGeneration);
+    return Math.max(0, this.#execution.generation - this.#start.firstGeneration);
   }
 
   #viewSource(): JobViewSource {
@@ -511,9 +356,9 @@ export class JobMaster implements Closeable, SlotOwner {
   #statusReason(): string | undefined {
     const { status, pending, failure } = this.#execution;
     if (status === 'INITIALIZING')
-      return this.#takeover === undefined
-        ? 'reads the checkpoint to start from'
-        : 'finds out which of its tasks run';
+      return this.#start.isTakingOver
+        ? 'finds out which of its tasks run'
+        : 'reads the checkpoint to start from';
     if (status === 'RECONCILING') return 'takes its running tasks over';
     if (status === 'FAILED' || status === 'FAILING') return failure?.message;
     const shortage = this.#deps.resources.shortage(this.graph.jobId);
@@ -553,8 +398,7 @@ export class JobMaster implements Closeable, SlotOwner {
   }
 
   #report(report: TaskReport): void {
-    if (this.#takeover !== undefined) this.#takeover.keep(report);
-    else this.#onReport(report);
+    if (!this.#start.keep(report)) this.#onReport(report);
   }
 
   #onReport(report: TaskReport): void {
@@ -595,13 +439,13 @@ export class JobMaster implements Closeable, SlotOwner {
 
   onSlotAllocated(location: SlotLocation, sequence: number): void {
     this.#do(() => {
-      this.#stepPool({ kind: 'slotOffered', location, sequence });
+      this.#slotPool.step({ kind: 'slotOffered', location, sequence });
     });
   }
 
   onSlotsLost(allocationIds: readonly AllocationId[], failure: Failure): void {
     this.#do(() => {
-      this.#stepPool({ kind: 'slotsLost', allocationIds });
+      this.#slotPool.step({ kind: 'slotsLost', allocationIds });
       this.#step({ kind: 'slotsLost', allocationIds: new Set(allocationIds), failure });
     });
   }
@@ -616,28 +460,7 @@ export class JobMaster implements Closeable, SlotOwner {
 
   /** Runs `task` in order, when this process may act as the leader. */
   #do(task: () => void): void {
-    if (this.#closing.signal.aborted) return;
-    this.#held.push(task);
-    this.#mailbox
-      .run(() => {
-        this.#runHeld();
-      })
-      .catch((err: unknown) => {
-        if (!hasCode(err, 'CLOSED')) this.#onBroken(err);
-      });
-  }
-
-  #runHeld(): void {
-    while (this.#held.length > 0 && !this.#closing.signal.aborted) {
-      if (!this.#deps.leadership.mayAct()) {
-        this.#cancelHeldPoll?.();
-        this.#cancelHeldPoll = this.#env.clock.setTimer(100, () => {
-          this.#do(() => undefined);
-        });
-        return;
-      }
-      this.#held.shift()?.();
-    }
+    this.#mailbox.post(task);
   }
 
   /** A broken promise of ours: this job stops being run, nothing of it is deleted. */
@@ -657,7 +480,7 @@ export class JobMaster implements Closeable, SlotOwner {
   #execute(effect: ExecutionGraphEffect): void {
     switch (effect.kind) {
       case 'requestSlots':
-        return this.#stepPool({
+        return this.#slotPool.step({
           kind: 'slotsRequired',
           round: effect.round,
           slotKeys: effect.slotKeys,
@@ -695,7 +518,7 @@ export class JobMaster implements Closeable, SlotOwner {
           },
           'all tasks run',
         );
-        this.#settle(this.#options.lastExecution === undefined ? 'new' : 'restored');
+        this.#start.allRunning();
         return;
       case 'taskFailed':
         this.#env.log.warn(
@@ -723,57 +546,12 @@ export class JobMaster implements Closeable, SlotOwner {
   }
 
   #end(status: JobEnd['status'], failure: Failure | undefined, isRecoveryFailure: boolean): void {
-    void this.#takeover?.close();
-    this.#takeover = undefined;
+    this.#start.close();
     this.#deps.resources.discardHeld(this.graph.jobId, `the job is ${status}`);
-    this.#stepPool({ kind: 'jobEnded', cause: `the job is ${status}` });
-    this.#settle('failed');
+    this.#slotPool.step({ kind: 'jobEnded', cause: `the job is ${status}` });
+    this.#start.settle('failed');
     void this.#sources.close();
     this.#deps.onEnded({ status, isRecoveryFailure, ...(failure !== undefined && { failure }) });
-  }
-
-  // ---- Slots -----------------------------------------------------------------------------------
-
-  #stepPool(input: SlotPoolInput): void {
-    for (const effect of this.#pool.step(input)) this.#executePool(effect);
-  }
-
-  #executePool(effect: SlotPoolEffect): void {
-    const { resources } = this.#deps;
-    switch (effect.kind) {
-      case 'declareRequirements':
-        resources.declareRequirements(this.graph.jobId, effect.slots, this);
-        return;
-      case 'armRequestTimer':
-        this.#cancelSlotTimer?.();
-        this.#cancelSlotTimer = this.#env.clock.setTimer(this.#options.slotRequestTimeoutMs, () => {
-          this.#do(() => {
-            this.#stepPool({ kind: 'requestTimedOut', round: effect.round });
-          });
-        });
-        return;
-      case 'cancelRequestTimer':
-        this.#cancelSlotTimer?.();
-        return;
-      case 'slotsReserved':
-        return this.#apply({ kind: 'slotsAllocated', round: effect.round, slots: effect.slots });
-      case 'slotsUnavailable':
-        return this.#apply({
-          kind: 'slotsUnavailable',
-          round: effect.round,
-          failure: this.#shortageFailure(),
-        });
-      case 'releaseSlot':
-        resources.releaseSlot(effect.allocationId, effect.cause);
-    }
-  }
-
-  #shortageFailure(): Failure {
-    const shortage =
-      this.#deps.resources.shortage(this.graph.jobId) ?? 'needs more slots than it got';
-    const waited = `${String(this.#options.slotRequestTimeoutMs)} ms (slot.request.timeout)`;
-    const message = `the job ${shortage}, and no more came within ${waited}: start TaskManagers, free slots, or lower the parallelism`;
-    return toFailure(new MillraceError('NO_RESOURCE_AVAILABLE', message));
   }
 
   // ---- Deployment ------------------------------------------------------------------------------

@@ -299,6 +299,7 @@ t.test('checkpoint ids grow strictly over leaders, blocks and raises', async (t)
   t.ok(next > 1_001);
   await second.raiseTo(5_000);
   t.same(await Promise.all([second.next(), second.next()]), [5_001, 5_002]);
+  t.equal(await second.highestGiven(), given, 'its own ids do not count');
   t.equal(await codeOf(b.contender.current!.checkpointIds(otherId).next()), 'JOB_NOT_FOUND');
 });
 
