@@ -1,13 +1,12 @@
-import { readFileSync } from 'node:fs';
 import t, { type Test } from 'tap';
-import { Etcd3 } from 'etcd3';
 import { createEtcdHighAvailability } from '../../ha/etcd/create-etcd-high-availability.js';
 import { EtcdKvStore } from '../../ha/etcd/etcd-kv-store.js';
-import { encodeText, prefixEnd, type KvStore } from '../../ha/kv-store.js';
+import { encodeText, type KvStore } from '../../ha/kv-store.js';
 import type { HighAvailability } from '../../ha/services.js';
 import { StateWatch } from '../../ha/state-watch.js';
 import type { MillraceError } from '../../lib/base/errors.js';
 import type { JobId, JobManagerId, TaskManagerId } from '../../lib/base/ids.js';
+import { enableAuth } from '../support/etcd-roles.js';
 import { TestEtcd } from '../support/etcd.js';
 import { RecordingContender } from '../support/recording-contender.js';
 import { testEnv } from '../support/test-env.js';
@@ -26,35 +25,6 @@ function errorOf(work: Promise<unknown>): Promise<MillraceError | undefined> {
 const put = (kv: KvStore, key: string): Promise<unknown> =>
   kv.txn({ compare: [], then: [{ op: 'put', key, value: encodeText('x') }] });
 
-/** Does what docs/guides/etcd.md tells an administrator to do, then switches authentication on. */
-async function enableAuth(endpoints: readonly string[]): Promise<void> {
-  const guide = readFileSync(
-    new URL('../../../docs/guides/etcd.md', import.meta.url),
-    'utf8',
-  ).replaceAll('/default/', `/${clusterId}/`);
-  const admin = new Etcd3({ hosts: [...endpoints] });
-  const { auth } = admin;
-  for (const [, command = ''] of guide.matchAll(/^etcdctl (.*)$/gm)) {
-    const isPrefix = command.includes('--prefix=true');
-    const [group, verb, ...rest] = command.replace('--prefix=true ', '').split(/\s+/);
-    const [first = '', second = '', third = ''] = rest;
-    const action = `${String(group)} ${String(verb)}`;
-    if (action === 'role add') await auth.roleAdd({ name: first });
-    else if (action === 'user add') await auth.userAdd({ name: first, password: `${first}!` });
-    else if (action === 'user grant-role') await auth.userGrantRole({ user: first, role: second });
-    else if (action === 'role grant-permission') {
-      const permType = second === 'read' ? 'Read' : 'Readwrite';
-      const range_end = Buffer.from(isPrefix ? prefixEnd(third) : '');
-      const perm = { permType, key: Buffer.from(third), range_end } as const;
-      await auth.roleGrantPermission({ name: first, perm });
-    }
-  }
-  await auth.roleAdd({ name: 'root' });
-  await auth.userAdd({ name: 'root', password: 'root!' });
-  await auth.userGrantRole({ user: 'root', role: 'root' });
-  await auth.authEnable();
-  admin.close();
-}
 const authOf = (name: string): { username: string; password: string } => ({
   username: name,
   password: `${name}!`,
@@ -93,7 +63,7 @@ t.test(
   'JobManagers and TaskManagers do with etcd what their roles allow, and no more',
   async (t) => {
     const { endpoints } = await TestEtcd.start(t);
-    await enableAuth(endpoints);
+    await enableAuth({ hosts: endpoints }, clusterId);
     const ha = await highAvailability(t, endpoints, 'millrace-jm');
     const election = ha.createElection({
       jobManagerId: 'jm' as JobManagerId,
@@ -141,7 +111,7 @@ t.test(
 
 t.test('a wrong password is told as such', async (t) => {
   const { endpoints } = await TestEtcd.start(t);
-  await enableAuth(endpoints);
+  await enableAuth({ hosts: endpoints }, clusterId);
   const kv = new EtcdKvStore(testEnv(), {
     endpoints,
     auth: { username: 'millrace-jm', password: 'wrong' },
@@ -156,7 +126,7 @@ t.test('tokens that expire are replaced, under calls, a lease and a watch', asyn
   // The shortest life a token may have; one that was lost with a member's memory below.
   const etcd = await TestEtcd.start(t, { flags: { 'auth-token-ttl': '1' } });
   const { endpoints } = etcd;
-  await enableAuth(endpoints);
+  await enableAuth({ hosts: endpoints }, clusterId);
   const kv = store(t, endpoints, 'millrace-jm');
   const seen: string[] = [];
   const watch = new StateWatch(testEnv(), kv, {
