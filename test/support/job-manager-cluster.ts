@@ -199,8 +199,7 @@ export class JobManagerCluster {
   }
 }
 
-/** A logger that keeps what has an event. */
-export function recordEvents(log: Logger, events: LogFields[], bound: LogFields = {}): Logger {
+function recordEvents(log: Logger, events: LogFields[], bound: LogFields = {}): Logger {
   const at =
     (level: 'error' | 'warn' | 'info' | 'debug' | 'trace') =>
     (fields: LogFields, message: string): void => {
