@@ -112,9 +112,12 @@ export class FileSinkWriter<T> implements SinkWriter<T, FileCommittable> {
     const file = this.#file;
     this.#file = undefined;
     this.#buffer = '';
-    if (file === undefined) return;
-    files.closeSync(file.descriptor);
-    await this.#remove(file.path);
+    if (file !== undefined) {
+      files.closeSync(file.descriptor);
+      await this.#remove(file.path);
+    }
+    // Of an attempt that was cut off and came back while this one ran. Hidden files are no reason to fail at the end.
+    await this.#removeLeftovers().catch(() => undefined);
   }
 
   #flush(): void {

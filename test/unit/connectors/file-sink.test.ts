@@ -265,6 +265,28 @@ t.test(
   },
 );
 
+t.test(
+  'what a cut-off attempt writes when it comes back goes when its successor closes',
+  async (t) => {
+    const directory = t.testdir();
+    const cutOff = await openSink(directory);
+    cutOff.writer.write('covered');
+    const covered = cutOff.writer.prepareCommit(3);
+    const context = { generation: 1, restoredCheckpointId: 3 };
+    const successor = await openSink(directory, { context });
+    cutOff.writer.write('in a checkpoint nobody waits for');
+    cutOff.writer.prepareCommit(4);
+    cutOff.writer.write('on');
+    successor.writer.write('again');
+    const own = successor.writer.prepareCommit(5);
+    t.equal(hidden(directory).length, 3);
+    await successor.writer.close();
+    await successor.committer.commit([...covered, ...own]);
+    t.equal(contents(directory), 'covered\nagain\n');
+    t.strictSame(hidden(directory), []);
+  },
+);
+
 t.test('a job that begins from nothing again keeps no pending output', async (t) => {
   const directory = t.testdir();
   const first = await openSink(directory);
