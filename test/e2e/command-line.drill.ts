@@ -191,13 +191,12 @@ await t.test(
     ]);
     t.equal(done.code, 0, done.stderr);
     t.match(done.stdout, /access-log FINISHED/);
-    const verdict = verifyAccessLog(accessLogInput, output);
-    t.ok(
-      verdict.exactlyOnce,
-      JSON.stringify(verdict, (_key, value: unknown) =>
-        Array.isArray(value) ? value.length : value,
-      ),
-    );
+    // A job that is cancelled while a checkpoint is under way leaves hidden files of it, for whoever goes on from it.
+    const { statusByMinute, sessions } = verifyAccessLog(accessLogInput, output);
+    for (const part of [statusByMinute, sessions]) {
+      t.equal(part.committedLines, part.expectedLines);
+      t.strictSame([part.missing, part.unexpected], [[], []]);
+    }
   },
 );
 
