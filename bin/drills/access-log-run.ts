@@ -1,19 +1,21 @@
 /** The access-log example on a cluster: submitted, watched, and its committed output checked against an independent computation. */
+import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { verifyAccessLog, type Verdict } from '../../examples/access-log/verify.js';
 import { MillraceError, hasCode } from '../../lib/base/errors.js';
-import type { JobId } from '../../lib/base/ids.js';
+import type { Digest, JobId } from '../../lib/base/ids.js';
 import { SystemClock } from '../../lib/base/system-clock.js';
 import { SystemRandom } from '../../lib/base/system-random.js';
-import { prepareJob } from '../../lib/client/prepare-job.js';
+import { prepareJob, type PreparedJob } from '../../lib/client/prepare-job.js';
 import type {
   CheckpointStatistics,
   JobDetails,
   JobExecutionResult,
 } from '../../lib/gateway/client-gateway.js';
+import { fingerprintOf } from '../../lib/graph/fingerprint.js';
 import type { RestClient } from '../../lib/rest/rest-client.js';
 import { followJob } from '../commands/follow-job.js';
 import type { LocalCluster } from '../local/local-cluster.js';
@@ -33,6 +35,8 @@ export interface AccessLogOptions {
   readonly restorePath?: string;
   /** Default: a new one in the cluster's folder. */
   readonly outputDirectory?: string;
+  /** A bundle with a digest of its own: otherwise all runs share one, and the copies of it that processes keep. */
+  readonly hasOwnBundle?: boolean;
 }
 
 export class AccessLogRun {
@@ -77,8 +81,7 @@ export class AccessLogRun {
     const client = cluster.restClient();
     const { jobId } = await client.submit({
       submissionId: random.hex(32),
-      jobGraph: prepared.jobGraph,
-      bundle: prepared.bundle,
+      ...(options.hasOwnBundle === true ? withOwnBundle(prepared, random.hex(8)) : prepared),
     });
     return new AccessLogRun(cluster, client, jobId, outputDirectory, inputFile);
   }
@@ -174,6 +177,13 @@ export class AccessLogRun {
   close(): Promise<void> {
     return this.client.close();
   }
+}
+
+function withOwnBundle({ jobGraph, bundle }: PreparedJob, nonce: string): PreparedJob {
+  const own = Buffer.concat([bundle, Buffer.from(`\n// ${nonce}\n`)]);
+  const digest = createHash('sha256').update(own).digest('hex') as Digest;
+  const graph = { ...jobGraph, bundle: { digest, sizeBytes: own.byteLength } };
+  return { jobGraph: { ...graph, fingerprint: fingerprintOf(graph) }, bundle: own };
 }
 
 /** The log, or a file of its first lines. */

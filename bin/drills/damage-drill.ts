@@ -1,6 +1,6 @@
 /** What a leader needs of three jobs is damaged while nobody leads; a fourth job is not to notice. */
-import { readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { MillraceError } from '../../lib/base/errors.js';
 import type { JobId } from '../../lib/base/ids.js';
 import type { LocalCluster } from '../local/local-cluster.js';
@@ -40,18 +40,22 @@ const damages: readonly ((cluster: LocalCluster, jobId: JobId) => string | Promi
       bytes[Math.floor(bytes.length / 2)]! ^= 1;
       writeFileSync(file, bytes);
     }
-    // What a TaskManager has it need not fetch.
-    for (const { name, role } of cluster.processes())
-      if (role === 'taskmanager') removeCached(join(cluster.directory, 'tmp', name), jobId);
+    // Whoever has a good copy needs no other.
+    for (const path of bundles) removeCopies(cluster.directory, basename(path, '.mjs'));
     return `a bit of ${bundles.join(', ')} flipped`;
   },
 ];
 
-function removeCached(directory: string, jobId: JobId): void {
-  for (const entry of readdirSync(directory, { recursive: true, withFileTypes: true })) {
-    const path = join(entry.parentPath, entry.name);
-    if (entry.isFile() && path.includes(jobId)) rmSync(path, { force: true });
-  }
+function privateTmp(directory: string): string {
+  return join(directory, 'system-tmp');
+}
+
+/** Of JobManagers and TaskManagers. */
+function removeCopies(directory: string, digest: string): void {
+  for (const folder of [join(directory, 'tmp'), privateTmp(directory)])
+    for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true }))
+      if (entry.isFile() && entry.name.includes(digest))
+        rmSync(join(entry.parentPath, entry.name), { force: true });
 }
 
 async function damageJobs(context: DrillContext): Promise<DrillFindings> {
@@ -63,6 +67,7 @@ async function damageJobs(context: DrillContext): Promise<DrillFindings> {
         await AccessLogRun.submit(cluster, {
           rate: 50,
           parallelism: 1,
+          hasOwnBundle: true,
           settings: {
             'execution.checkpointing.interval': '300ms',
             'execution.checkpointing.num-retained': '5',
@@ -129,6 +134,11 @@ export const damageDrill: Drill = {
   cluster: {
     slotsPerTaskManager: 3,
     settings: { 'high-availability.job-recovery': 'restore' },
+    // JobManagers keep copies of bundles in the system's directory, where other clusters would have them too.
+    environment: (directory) => {
+      mkdirSync(privateTmp(directory), { recursive: true });
+      return { TMPDIR: privateTmp(directory) };
+    },
   },
   job: { rate: 400 },
   inject: damageJobs,
