@@ -34,6 +34,8 @@ export interface LeaseKeeperOptions {
 
 /** A grant is not repeated, so it may take longer than a renewal. */
 const grantTimeoutMs = 2_000;
+/** Ms; of a lease of 3 s about 2 s are left at each renewal. */
+const slackBounds = [0, 100, 250, 500, 1_000, 1_500, 2_000, 3_000, 5_000];
 
 export class LeaseKeeper implements Closeable {
   readonly #env: Env;
@@ -45,6 +47,7 @@ export class LeaseKeeper implements Closeable {
   readonly #calls = new Set<Promise<void>>();
   #cancelTimer: CancelTimer = () => undefined;
   #failures = 0;
+  #leastSlackMs = Infinity;
   #paused = false;
 
   constructor(env: Env, kv: KvStore, options: LeaseKeeperOptions, listener: LeaseListener) {
@@ -160,7 +163,7 @@ export class LeaseKeeper implements Closeable {
       this.#failures = 0;
       // How far from suspension the lease was: negative when overdue.
       const slackMs = this.#machine.validUntil - this.#env.clock.now();
-      if (Number.isFinite(slackMs)) this.#env.metrics.gauge('leaseSlackMs').set(slackMs);
+      if (Number.isFinite(slackMs)) this.#noteSlack(slackMs);
       this.#step({ type: 'renewed', ttlMs, sentAt });
     } catch (error) {
       this.#noteFailure('lease renewal failed', error);
@@ -174,6 +177,14 @@ export class LeaseKeeper implements Closeable {
     } catch (error) {
       this.#env.log.debug({ err: toFailure(error) }, 'lease left to expire');
     }
+  }
+
+  #noteSlack(slackMs: number): void {
+    const { metrics } = this.#env;
+    metrics.gauge('leaseSlackMs').set(slackMs);
+    metrics.histogram('leaseSlackAtRenewalMs', slackBounds).observe(slackMs);
+    this.#leastSlackMs = Math.min(this.#leastSlackMs, slackMs);
+    metrics.gauge('leaseSlackMinMs').set(this.#leastSlackMs);
   }
 
   /** One line per episode, not per try. */

@@ -162,11 +162,14 @@ export class EtcdKvStore implements KvStore {
       try {
         const ttlMs = await ranked.member.keepAlive(leaseId, timeoutMs);
         this.#ranking.noteSuccess(ranked);
+        this.#env.metrics.counter('leaseRenewals', { endpoint: ranked.member.endpoint }).inc();
         return ttlMs;
       } catch (error) {
         const failure = classify(error);
         if (failure === 'lease-not-found') return 0;
         if (failure === 'rejected') throw this.#refused(failure, error, {});
+        const { endpoint } = ranked.member;
+        this.#env.metrics.counter('leaseRenewalFailures', { endpoint }).inc();
         this.#ranking.noteFailure(ranked);
         throw unavailable([ranked.member.endpoint], error);
       }

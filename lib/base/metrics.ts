@@ -61,7 +61,7 @@ export interface MetricSample {
 export class MetricRegistry {
   readonly #metrics = new Map<
     string,
-    { name: string; labels: Record<string, string>; metric: Counter | Gauge }
+    { name: string; labels: Record<string, string>; metric: Counter | Gauge | Histogram }
   >();
 
   counter(name: string, labels: Record<string, string> = {}): Counter {
@@ -72,15 +72,24 @@ export class MetricRegistry {
     return this.#getOrAdd(name, labels, () => new Gauge());
   }
 
-  samples(): MetricSample[] {
-    return [...this.#metrics.values()].map(({ name, labels, metric }) =>
-      metric instanceof Counter
-        ? { name, type: 'counter', labels, value: metric.count }
-        : { name, type: 'gauge', labels, value: metric.value },
-    );
+  histogram(
+    name: string,
+    bounds: readonly number[],
+    labels: Record<string, string> = {},
+  ): Histogram {
+    return this.#getOrAdd(name, labels, () => new Histogram(bounds));
   }
 
-  #getOrAdd<M extends Counter | Gauge>(
+  samples(): MetricSample[] {
+    return [...this.#metrics.values()].flatMap(({ name, labels, metric }): MetricSample[] => {
+      if (metric instanceof Histogram) return histogramSamples(name, labels, metric);
+      return metric instanceof Counter
+        ? [{ name, type: 'counter', labels, value: metric.count }]
+        : [{ name, type: 'gauge', labels, value: metric.value }];
+    });
+  }
+
+  #getOrAdd<M extends Counter | Gauge | Histogram>(
     name: string,
     labels: Record<string, string>,
     create: () => M,
@@ -92,4 +101,23 @@ export class MetricRegistry {
     this.#metrics.set(key, { name, labels, metric });
     return metric;
   }
+}
+
+/** As Prometheus has them: buckets count all that is at most their bound. */
+function histogramSamples(
+  name: string,
+  labels: Record<string, string>,
+  histogram: Histogram,
+): MetricSample[] {
+  let count = 0;
+  const buckets = histogram.counts.map((own, i): MetricSample => {
+    count += own;
+    const le = i < histogram.bounds.length ? String(histogram.bounds[i]) : '+Inf';
+    return { name: `${name}_bucket`, type: 'counter', labels: { ...labels, le }, value: count };
+  });
+  return [
+    ...buckets,
+    { name: `${name}_sum`, type: 'counter', labels, value: histogram.sum },
+    { name: `${name}_count`, type: 'counter', labels, value: histogram.count },
+  ];
 }

@@ -8,7 +8,7 @@ export type MetricScope = 'jobmanager' | 'taskmanager' | 'job' | 'task';
 export interface MetricDefinition {
   readonly name: string;
   readonly scope: MetricScope;
-  readonly type: 'counter' | 'gauge';
+  readonly type: 'counter' | 'gauge' | 'histogram';
   readonly unit: string;
   readonly meaning: string;
 }
@@ -32,7 +32,7 @@ export const metricScopes: Readonly<Record<MetricScope, ScopeDefinition>> = {
 };
 
 const row =
-  (scope: MetricScope, type: 'counter' | 'gauge') =>
+  (scope: MetricScope, type: MetricDefinition['type']) =>
   (name: string, unit: string, meaning: string): MetricDefinition => ({
     name,
     scope,
@@ -43,6 +43,7 @@ const row =
 
 const jobManager = row('jobmanager', 'gauge');
 const jobManagerCounter = row('jobmanager', 'counter');
+const jobManagerHistogram = row('jobmanager', 'histogram');
 const taskManager = row('taskmanager', 'gauge');
 const job = row('job', 'gauge');
 const jobCounter = row('job', 'counter');
@@ -96,6 +97,22 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     'leaseSlackMs',
     'ms',
     'At the last renewal: time left until the leader would have suspended itself; negative when it had.',
+  ),
+  jobManagerHistogram(
+    'leaseSlackAtRenewalMs',
+    'ms',
+    'The same of every renewal: how close to its end a lease came.',
+  ),
+  jobManager('leaseSlackMinMs', 'ms', 'The least of them since the process started.'),
+  jobManagerCounter(
+    'leaseRenewals',
+    'requests',
+    'Renewals of a lease that an etcd member (label `endpoint`) answered.',
+  ),
+  jobManagerCounter(
+    'leaseRenewalFailures',
+    'requests',
+    'Renewals that an etcd member (label `endpoint`) did not answer in time or at all.',
   ),
   jobManagerCounter('leaseFailures', 'requests', 'Grants and renewals of a lease that failed.'),
   jobManagerCounter(

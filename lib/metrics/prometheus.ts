@@ -23,11 +23,12 @@ export function formatPrometheus(samples: readonly MetricSample[]): string {
   const families = new Map<string, Map<string, MetricSample>>();
   for (const sample of samples) {
     const name = toPrometheusName(sample);
-    const family = families.get(name) ?? new Map<string, MetricSample>();
-    families.set(name, family);
+    const familyName = familyOf(name);
+    const family = families.get(familyName) ?? new Map<string, MetricSample>();
+    families.set(familyName, family);
     // Prometheus refuses a page on which a series is twice: the first one counts.
-    const labels = formatLabels(sample.labels);
-    if (!family.has(labels)) family.set(labels, sample);
+    const series = name + formatLabels(sample.labels);
+    if (!family.has(series)) family.set(series, sample);
   }
   let text = '';
   for (const [name, family] of [...families].sort(([a], [b]) => (a < b ? -1 : 1))) {
@@ -37,9 +38,15 @@ export function formatPrometheus(samples: readonly MetricSample[]): string {
       text += `# HELP ${name} ${escapeHelp(definition.meaning)} Unit: ${definition.unit}.\n`;
     }
     text += `# TYPE ${name} ${definition?.type ?? first?.type ?? 'gauge'}\n`;
-    for (const [labels, { value }] of family) text += `${name}${labels} ${formatValue(value)}\n`;
+    for (const [series, { value }] of family) text += `${series} ${formatValue(value)}\n`;
   }
   return text;
+}
+
+/** `x_bucket`, `x_sum` and `x_count` are of the histogram `x`. */
+function familyOf(name: string): string {
+  const base = name.replace(/_(?:bucket|sum|count)$/, '');
+  return definitionsByName.get(base)?.type === 'histogram' ? base : name;
 }
 
 export function toPrometheusName({ name, labels }: MetricSample): string {

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { MetricRegistry } from '../../../lib/base/metrics.js';
 import type { MetricSample } from '../../../lib/base/metrics.js';
 import { metricDefinitions, prometheusName } from '../../../lib/metrics/metric-names.js';
 import { metricsReference } from '../../../lib/metrics/metrics-reference.js';
@@ -92,4 +93,21 @@ t.test('docs/reference/metrics.md is what the table says (UPDATE=1 rewrites it)'
   if (process.env['UPDATE'] !== undefined) writeFileSync(path, metricsReference());
   t.equal(readFileSync(path, 'utf8'), metricsReference());
   t.end();
+});
+
+t.test('a histogram is one family of cumulative buckets, sum and count', async (t) => {
+  const registry = new MetricRegistry();
+  const slack = registry.histogram('leaseSlackAtRenewalMs', [500, 2_000]);
+  for (const value of [400, 1_900, 2_100]) slack.observe(value);
+  t.equal(registry.histogram('leaseSlackAtRenewalMs', []), slack);
+  const name = 'flink_jobmanager_leaseSlackAtRenewalMs';
+  t.strictSame(formatPrometheus(registry.samples()).split('\n').slice(1), [
+    `# TYPE ${name} histogram`,
+    `${name}_bucket{le="500"} 1`,
+    `${name}_bucket{le="2000"} 2`,
+    `${name}_bucket{le="+Inf"} 3`,
+    `${name}_sum 4400`,
+    `${name}_count 3`,
+    '',
+  ]);
 });
