@@ -6,7 +6,7 @@ import type { OperatorSnapshotInProgress } from '../../../lib/operators/stream-o
 import { EpochStorage, type OpenStorage } from '../../../lib/task/epoch-storage.js';
 import { SlotCluster } from '../../support/slot-cluster.js';
 import { attemptIdOf, memoryStorage, type TestJob } from '../../support/slot-job.js';
-import type { TestOperator} from '../../support/slot-operators.js';
+import type { TestOperator } from '../../support/slot-operators.js';
 import { CheckingSink, TestSource } from '../../support/slot-operators.js';
 
 const everywhere = { slotOf: (_: string, subtask: number): number => subtask };
