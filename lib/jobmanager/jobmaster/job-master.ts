@@ -92,17 +92,15 @@ export class JobMaster implements Closeable, SlotOwner {
     this.#deps = deps;
     this.#options = options;
     this.#registry = new CloseableRegistry(this.#env.log);
+    const mayAct = (): boolean => deps.leadership.mayAct();
     this.#mailbox = new ActingMailbox(this.#env, {
-      mayAct: () => deps.leadership.mayAct(),
+      mayAct,
       onBroken: (error) => {
         this.#onBroken(error);
       },
     });
-    this.#history = new JobHistory(
-      this.#env,
-      { store: deps.leadership.history, mayAct: () => deps.leadership.mayAct() },
-      { jobId: graph.jobId, ...options },
-    );
+    const past = { jobId: graph.jobId, ...options };
+    this.#history = new JobHistory(this.#env, { store: deps.leadership.history, mayAct }, past);
     this.#topology = new ExecutionTopology(graph);
     const slots = shareSlots(this.#topology);
     this.#checkpointIds = deps.leadership.checkpointIds(graph.jobId);
@@ -151,9 +149,7 @@ export class JobMaster implements Closeable, SlotOwner {
       step: (input) => {
         this.#step(input);
       },
-      onReport: (report) => {
-        this.#onReport(report);
-      },
+      onReport: (report) => void this.#onReport(report),
       onSettled: (how) => deps.onSettled?.(how),
     });
   }
