@@ -11,4 +11,7 @@ export interface CoordinatorWorkerData {
 }
 
 export type CoordinatorWorkerMessage =
-  CoordinatorReply | { readonly kind: 'fatal'; readonly failure: Failure };
+  /** Main has run; what comes now waits for user code. */
+  | CoordinatorReply
+  | { readonly kind: 'loaded' }
+  | { readonly kind: 'fatal'; readonly failure: Failure };

@@ -57,6 +57,7 @@ async function run(): Promise<void> {
   });
   const functions = await rebuildFunctions({ bundlePath, jobGraph, timeoutMs: mainTimeoutMs, env });
   process.on('uncaughtException', onUncaught);
+  send({ kind: 'loaded' });
   const runner = new EnumeratorRunner(env, functions, send);
   handle = (command) => {
     runner.handle(command);

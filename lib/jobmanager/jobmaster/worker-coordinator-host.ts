@@ -14,6 +14,7 @@ import type {
   CoordinatorHostFactory,
   CoordinatorReply,
 } from './coordinator-host.js';
+import { StartLimit } from './start-limit.js';
 import type {
   CoordinatorWorkerData,
   CoordinatorWorkerMessage,
@@ -33,12 +34,20 @@ export interface WorkerCoordinatorOptions {
   readonly heapMb?: number;
 }
 
+/** Each takes a CPU for a tenth of a second or more, which a leader with many jobs needs for other things. */
+const startingMax = 2;
+/** A main that takes long, or for ever, does not keep others from starting. */
+const startWaitMs = 1_000;
+
 export function workerCoordinatorHosts(
   env: Env,
   options: WorkerCoordinatorOptions,
 ): CoordinatorHostFactory {
-  return (graph, onReply) => new WorkerCoordinatorHost(env, graph, options, onReply);
+  const starts = new StartLimit(env.clock, startingMax, startWaitMs);
+  return (graph, onReply) => new WorkerCoordinatorHost(env, graph, { ...options, starts }, onReply);
 }
+
+type HostOptions = WorkerCoordinatorOptions & { readonly starts: StartLimit };
 
 class WorkerCoordinatorHost implements CoordinatorHost {
   readonly #env: Env;
@@ -48,12 +57,13 @@ class WorkerCoordinatorHost implements CoordinatorHost {
   #worker: Worker | undefined;
   #bundle: LocalBundle | undefined;
   #isClosed = false;
+  #started: () => void = () => undefined;
   readonly #opened: Promise<void>;
 
   constructor(
     env: Env,
     graph: JobGraph,
-    options: WorkerCoordinatorOptions,
+    options: HostOptions,
     onReply: (reply: CoordinatorReply) => void,
   ) {
     this.#env = env;
@@ -73,10 +83,11 @@ class WorkerCoordinatorHost implements CoordinatorHost {
     this.#isClosed = true;
     await this.#opened;
     await this.#worker?.terminate();
+    this.#started();
     this.#bundle?.release();
   }
 
-  async #open(graph: JobGraph, options: WorkerCoordinatorOptions): Promise<void> {
+  async #open(graph: JobGraph, options: HostOptions): Promise<void> {
     if (graph.bundle === undefined) {
       throw new MillraceError(
         'JOB_INVALID',
@@ -84,7 +95,11 @@ class WorkerCoordinatorHost implements CoordinatorHost {
       );
     }
     this.#bundle = await options.acquireBundle(graph.jobId, graph.bundle.digest);
-    if (this.#isClosed) return;
+    this.#started = await options.starts.begin();
+    if (this.#isClosed) {
+      this.#started();
+      return;
+    }
     const data: CoordinatorWorkerData = {
       jobGraph: graph,
       bundlePath: this.#bundle.path,
@@ -109,7 +124,8 @@ class WorkerCoordinatorHost implements CoordinatorHost {
       });
     }
     worker.on('message', (message: CoordinatorWorkerMessage) => {
-      if (message.kind === 'fatal') this.#fail(message.failure);
+      if (message.kind === 'loaded') this.#started();
+      else if (message.kind === 'fatal') this.#fail(message.failure);
       else if (!this.#isClosed) this.#onReply(message);
     });
     worker.on('error', (error) => {
@@ -136,6 +152,7 @@ class WorkerCoordinatorHost implements CoordinatorHost {
   }
 
   #fail(failure: Failure): void {
+    this.#started();
     if (this.#isClosed) return;
     this.#onReply({ kind: 'failed', incarnation: this.#incarnation, failure });
   }
