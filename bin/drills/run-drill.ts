@@ -2,6 +2,7 @@
 import { resolve } from 'node:path';
 import { MillraceError } from '../../lib/base/errors.js';
 import { SystemRandom } from '../../lib/base/system-random.js';
+import { exitCodes } from '../exit-codes.js';
 import { LocalCluster, type LocalClusterOptions } from '../local/local-cluster.js';
 import { AccessLogRun } from './access-log-run.js';
 import { wordsNeverSaid } from './aftermath.js';
@@ -41,6 +42,7 @@ export async function runDrill(drill: Drill, options: DrillOptions): Promise<Dri
     taskManagers: names('taskmanager', taskManagers),
     etcdMembers: members,
   });
+  const forget = stopWhenInterrupted(options.folder, clusterId);
   try {
     const clusterOptions: LocalClusterOptions & Omit<DrillCluster, 'environment'> = {
       folder: options.folder,
@@ -68,6 +70,7 @@ export async function runDrill(drill: Drill, options: DrillOptions): Promise<Dri
       if (options.keep !== true && report?.passed === true) cluster.remove();
     }
   } finally {
+    forget();
     await links.close();
   }
 }
@@ -93,6 +96,19 @@ export async function runDrillOn(
       if (!alive.some((one) => one.name === name)) await cluster.restart(name);
     await links.close();
   }
+}
+
+/** An interrupted drill leaves no process behind. Returns what ends the watch. */
+function stopWhenInterrupted(folder: string, clusterId: string): () => void {
+  const signals = ['SIGINT', 'SIGTERM'] as const;
+  const onSignal = (): void => {
+    const stopped = Promise.resolve().then(() => LocalCluster.open(folder, clusterId).stop());
+    void stopped.catch(() => undefined).finally(() => process.exit(exitCodes.interrupted.code));
+  };
+  for (const one of signals) process.once(one, onSignal);
+  return () => {
+    for (const one of signals) process.off(one, onSignal);
+  };
 }
 
 function notStarted(drill: Drill, failure: string, began: number): DrillReport {
