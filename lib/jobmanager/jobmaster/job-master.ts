@@ -149,7 +149,7 @@ export class JobMaster implements Closeable, SlotOwner {
       step: (input) => {
         this.#step(input);
       },
-      onReport: (report) => void this.#onReport(report),
+      onReport: this.#onReport.bind(this),
       onSettled: (how) => deps.onSettled?.(how),
     });
   }
