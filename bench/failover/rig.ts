@@ -30,7 +30,8 @@ interface RunningJob {
 
 /** Between two looks at the logs: what was when is said in them. */
 const pollMs = 50;
-const startMs = 60_000;
+/** Fifty jobs are submitted one after the other, and slots' threads start on few cores. */
+const startMs = 240_000;
 
 export class Rig {
   readonly cluster: LocalCluster;
