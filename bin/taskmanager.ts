@@ -15,6 +15,7 @@ import { childEnv, type Env } from '../lib/base/env.js';
 import { MillraceError } from '../lib/base/errors.js';
 import { newTaskManagerId, type TaskManagerId } from '../lib/base/ids.js';
 import { CloseableRegistry, type Closeable } from '../lib/base/lifecycle.js';
+import { compileChecks } from '../lib/gateway/codecs.js';
 import { NetworkEnvironment } from '../lib/network/network-environment.js';
 import { GrpcJobManagerConnector } from '../lib/rpc/grpc-rpc-service.js';
 import { BlobCache } from '../lib/taskmanager/blob-cache.js';
@@ -79,6 +80,7 @@ await runProcess('taskmanager', async (context) => {
       },
     );
     registry.own('task executor', executor, (owned) => owned.close());
+    compileChecks('taskmanager');
     executor.start();
     return registry;
   } catch (error) {

@@ -17,6 +17,7 @@ import { withTimeout } from '../base/abort.js';
 import type { Env } from '../base/env.js';
 import type { Closeable } from '../base/lifecycle.js';
 import type { ClientGateway } from '../gateway/client-gateway.js';
+import { compileChecks } from '../gateway/codecs.js';
 import { jobGraphVersion } from '../graph/job-graph.js';
 import { checkJobGraph } from '../graph/job-graph-codec.js';
 import { prepareJobHistory } from './jobmaster/job-history.js';
@@ -159,8 +160,9 @@ export class JobManager implements LeaderContender, Closeable {
   }
 }
 
-/** What a first job graph would have to wait for: the schema's validator is compiled by its first use. */
+/** What a first job graph or TaskManager would have to wait for: validators are compiled by their first use. */
 function prepareForTakeover(): void {
+  compileChecks('jobmanager');
   try {
     checkJobGraph({ version: jobGraphVersion });
   } catch {
