@@ -7,6 +7,7 @@
  */
 import { withTimeout } from '../base/abort.js';
 import { setPeriodicTimer } from '../base/clock.js';
+import { Deferred } from '../base/deferred.js';
 import { childEnv, type Env } from '../base/env.js';
 import { MillraceError, toFailure, type Failure } from '../base/errors.js';
 import type { AllocationId, AttemptId, JobId, TaskManagerId } from '../base/ids.js';
@@ -89,6 +90,8 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
   readonly #registry: CloseableRegistry;
   readonly #connection: LeaderConnection;
   #gateway: JobManagerGateway | undefined;
+  /** Settled while `#gateway` is there. */
+  #connected = new Deferred<void>();
   #closing: Promise<void> | undefined;
 
   constructor(env: Env, deps: TaskExecutorDeps, options: TaskExecutorOptions) {
@@ -105,9 +108,11 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
       heartbeat: () => this.#heartbeat(),
       onConnected: (gateway) => {
         this.#gateway = gateway;
+        this.#connected.resolve();
       },
       onDisconnected: () => {
         this.#gateway = undefined;
+        this.#connected = new Deferred();
         for (const allocationId of this.#table.allocations()) this.#orphans.add(allocationId);
       },
     });
@@ -180,12 +185,17 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
     await this.#slots.get(allocationId)?.cancel();
   }
 
-  requestInventory({
+  /**
+   * A leader may ask before its answer to the registration is here. Until then reports go nowhere: what an inventory
+   * taken now lacked, nobody would be told.
+   */
+  async requestInventory({
     jobId,
   }: {
     jobId: JobId;
   }): ReturnType<TaskManagerGateway['requestInventory']> {
-    return Promise.resolve({ attempts: this.#inventories.of(jobId) });
+    await this.#connected.promise;
+    return { attempts: this.#inventories.of(jobId) };
   }
 
   async adoptTasks(request: Parameters<TaskManagerGateway['adoptTasks']>[0]): Promise<void> {

@@ -1,6 +1,7 @@
 /** A TaskManager keeps its tasks through a change of leader, and says what the next one must know to go on with them. */
 import t from 'tap';
-import type { AttemptId, JobId, OperatorId } from '../../../../lib/base/ids.js';
+import { Deferred } from '../../../../lib/base/deferred.js';
+import type { AllocationId, AttemptId, JobId, OperatorId } from '../../../../lib/base/ids.js';
 import type { OperatorEvent } from '../../../../lib/operators/stream-operator.js';
 import {
   ScriptedLeader,
@@ -12,6 +13,7 @@ import {
   fixture,
   jobId,
   second,
+  statesOf,
 } from '../../../support/task-executor-fixture.js';
 
 t.test('a newer leader finds the tasks of the older one running', async (t) => {
@@ -185,6 +187,27 @@ t.test('threads are made ready for what a new leader does not adopt, not before'
   t.strictSame(f.runner.prepared, []);
   await gateway.freeSlot({ allocationId, cause: 'restored' });
   t.strictSame(f.runner.prepared, [1]);
+});
+
+t.test('a task that ends between question and registration is told of, one way or the other', async (t) => {
+  const f = await fixture(t);
+  const slot = await deployed(f, await elected(t, f, 1));
+  const fresh = new ScriptedLeader(f.rpc);
+  await fresh.start(t, 2);
+  const registered = new Deferred<void>();
+  fresh.acceptance = registered.promise;
+  const accepted = fresh.accepted();
+  f.leadership.elect(fresh.address, 2);
+  const { gateway } = await accepted;
+  // As the JobMaster does, which hears of the TaskManager before that hears that it is registered.
+  const asked = gateway.requestInventory({ jobId });
+  // Calls are served in order: the question has arrived.
+  await gateway.cancelTasks({ allocationId: 'none' as AllocationId });
+  slot.events.onReport({ kind: 'taskState', attemptId: first, state: 'FAILED' });
+  registered.resolve();
+  const { attempts } = await asked;
+  const found = attempts.find(({ attemptId }) => attemptId === first)?.state;
+  t.ok(found === 'FAILED' || statesOf(fresh).includes(`${first} FAILED`), `found ${String(found)}`);
 });
 
 t.test('a leader that does not answer is not waited for when another is known', async (t) => {
