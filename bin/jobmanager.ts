@@ -69,7 +69,7 @@ async function start(context: ProcessContext): Promise<Closeable> {
       heartbeatTimeoutMs: config.get(options.heartbeatTimeout),
       slotRequestTimeoutMs: config.get(options.slotRequestTimeout),
       jobRecovery: config.get(options.highAvailabilityJobRecovery),
-      reconnectWindowMs: config.get(options.highAvailabilityTaskManagerReconnectWindow),
+      reconnectWindowMs: config.get(options.highAvailabilityTaskmanagerReconnectWindow),
       isGone: tcpIsGone(env),
       smallStateThresholdBytes: config.get(options.stateStorageSmallStateThreshold),
       exceptionHistorySize: config.get(options.webExceptionHistorySize),

@@ -374,7 +374,7 @@ export const options = {
     'adopt',
     'What a new leader does with running jobs. `adopt`: their tasks go on undisturbed when all that was recorded is found running, else the job is restored. `restore`: every job starts again from its last checkpoint.',
   ),
-  highAvailabilityTaskManagerReconnectWindow: option(
+  highAvailabilityTaskmanagerReconnectWindow: option(
     'high-availability.taskmanager-reconnect-window',
     durationType({ min: 100 }),
     '5 s',

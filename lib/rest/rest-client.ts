@@ -69,6 +69,8 @@ type Attempt =
 
 const firstWaitMs = 50;
 const longestWaitMs = 1_000;
+/** A JobManager that has not answered a question by then is taken for stopped, and the next is asked as well. */
+const hedgeMs = 1_000;
 
 /**
  * Asks the given JobManagers in turn, the one that answered last first. Every JobManager hands requests on to the
@@ -252,23 +254,42 @@ export class RestClient {
     }
   }
 
-  /** Each JobManager once; what a suspended leader says counts when nobody else answers. */
+  /**
+   * Each JobManager once; what a suspended leader says counts when nobody else answers. A question that one has not
+   * answered for a while is put to the next as well: a stopped process takes connections and says nothing.
+   */
   async #tryAll(ask: Ask): Promise<Attempt> {
+    const done = new AbortController();
+    const running = new Map<number, Promise<readonly [index: number, outcome: Attempt]>>();
+    const count = this.#bases.length;
+    const first = this.#preferred;
     let last: Attempt | undefined;
     let suspended: Attempt | undefined;
-    for (let i = 0; i < this.#bases.length; i += 1) {
-      const index = (this.#preferred + i) % this.#bases.length;
-      const outcome = await this.#tryOne(this.#bases[index] ?? '', ask);
-      if (outcome.kind === 'answer' && outcome.isSuspended) {
-        suspended ??= outcome;
-        continue;
+    try {
+      for (let asked = 0; asked < count || running.size > 0;) {
+        if (asked < count) {
+          const index = (first + asked) % count;
+          asked += 1;
+          const trying = this.#tryOne(this.#bases[index] ?? '', ask, done.signal);
+          running.set(
+            index,
+            trying.then((outcome) => [index, outcome] as const),
+          );
+        }
+        const answered = await this.#firstOf(running, ask.method === 'GET' && asked < count);
+        if (answered === undefined) continue;
+        const [index, outcome] = answered;
+        running.delete(index);
+        if (outcome.kind === 'answer' && outcome.isSuspended) {
+          suspended ??= outcome;
+        } else if (outcome.kind !== 'later') {
+          this.#preferred = index;
+          return outcome;
+          // An answer that says why tells more than a silent address.
+        } else if (last?.kind !== 'later' || last.error.code === 'RPC_DISCONNECTED') last = outcome;
       }
-      if (outcome.kind !== 'later') {
-        this.#preferred = index;
-        return outcome;
-      }
-      // An answer that says why tells more than a silent address.
-      if (last?.kind !== 'later' || last.error.code === 'RPC_DISCONNECTED') last = outcome;
+    } finally {
+      done.abort();
     }
     return (
       suspended ??
@@ -276,7 +297,22 @@ export class RestClient {
     );
   }
 
-  async #tryOne(base: string, ask: Ask): Promise<Attempt> {
+  /** Undefined when none has answered for `hedgeMs` and another may be asked. */
+  async #firstOf<T>(
+    running: ReadonlyMap<number, Promise<T>>,
+    mayHedge: boolean,
+  ): Promise<T | undefined> {
+    if (!mayHedge) return Promise.race(running.values());
+    const answered = new AbortController();
+    const patience = sleep(this.#clock, hedgeMs, answered.signal).then(() => undefined);
+    try {
+      return await Promise.race([...running.values(), patience]);
+    } finally {
+      answered.abort();
+    }
+  }
+
+  async #tryOne(base: string, ask: Ask, signal: AbortSignal): Promise<Attempt> {
     const timeoutMs = (this.#options.requestTimeoutMs ?? 10_000) * (ask.timeoutFactor ?? 1);
     const { token } = this.#options;
     try {
@@ -287,6 +323,7 @@ export class RestClient {
         body: ask.body?.() ?? null,
         headersTimeout: timeoutMs,
         bodyTimeout: timeoutMs,
+        signal,
       });
       const text = await response.body.text();
       if (response.statusCode < 300)

@@ -380,7 +380,9 @@ export function testRpcService(t: Test, harness: RpcHarness): void {
           toTaskManager.push(gateway);
           return Promise.resolve({
             response,
-            handler: gatewayOf<JobManagerGateway>({ heartbeat: async () => ({ leaderState: 'ACTIVE' }) }),
+            handler: gatewayOf<JobManagerGateway>({
+              heartbeat: async () => ({ leaderState: 'ACTIVE' }),
+            }),
           });
         });
         const { gateway } = await connector.connect(

@@ -168,7 +168,7 @@ t.test(
     const [member] = cluster.etcd.members;
     if (member === undefined) return;
     const jobId = await cluster.run('job', {
-      checkpointing: { ...checkpointing, timeoutMs: 3_000 },
+      checkpointing: { ...checkpointing, timeoutMs: 5_000 },
     });
     const bounded = await cluster.run('bounded', {});
     await cluster.until('a checkpoint completes', () => cluster.completed.length > 0);
@@ -202,7 +202,7 @@ t.test(
       retry: 'backoff',
     });
     // Longer than the timeout of checkpoints.
-    await sleep(base.clock, 4_000);
+    await sleep(base.clock, 5_500);
     t.equal(cluster.completed.length, completed, 'nothing is declared complete without etcd');
     t.same(await cluster.attempts(jobId), attempts);
     t.equal((await cluster.gateway.jobResult(bounded))?.state, undefined, 'no result without etcd');

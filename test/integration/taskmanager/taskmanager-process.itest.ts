@@ -95,7 +95,10 @@ async function lead(
       registered.resolve({ registration, gateway, session });
       return Promise.resolve({
         response: { heartbeatIntervalMs: 200, heartbeatTimeoutMs: 2000 },
-        handler: gatewayOf<JobManagerGateway>({ heartbeat: async () => ({ leaderState: 'ACTIVE' }), ...handler }),
+        handler: gatewayOf<JobManagerGateway>({
+          heartbeat: async () => ({ leaderState: 'ACTIVE' }),
+          ...handler,
+        }),
       });
     },
   });
