@@ -322,6 +322,7 @@ export const taskManagerMethods: MethodTable<TaskManagerGateway> = {
           state: executionState,
           failure: Type.Optional(FailureSchema),
           lastCheckpointId: Count,
+          completedCheckpointId: Count,
           endOfData: Type.Boolean(),
           readers: Type.Record(
             Type.String(),

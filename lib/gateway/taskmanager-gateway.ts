@@ -73,6 +73,8 @@ export interface AttemptInventory {
   readonly failure?: Failure;
   /** The highest checkpoint it acknowledged or was restored from; 0 when there is none. */
   readonly lastCheckpointId: number;
+  /** The highest checkpoint it was told is complete or was restored from: splits that one covers are not told any more. */
+  readonly completedCheckpointId: number;
   /** It has processed all its input and waits for a final checkpoint. */
   readonly endOfData: boolean;
   /** By source operator of the attempt. */

@@ -29,6 +29,8 @@ interface Attempt {
   failure: Failure | undefined;
   /** The highest it acknowledged or was restored from. */
   lastCheckpointId: number;
+  /** The highest it was told is complete, or was restored from. */
+  completedCheckpointId: number;
   /** The latest it was told to begin, or the one it was restored from. */
   lastTriggeredId: number;
   endOfData: boolean;
@@ -53,6 +55,7 @@ export class AttemptInventories {
         state: 'DEPLOYING',
         failure: undefined,
         lastCheckpointId: restoredId,
+        completedCheckpointId: restoredId,
         lastTriggeredId: restoredId,
         endOfData: false,
         readers: new Map(sources.map(({ id }) => [id, newReader()])),
@@ -123,7 +126,10 @@ export class AttemptInventories {
 
   /** Its state holds the splits that came before its trigger. */
   completed(attemptId: AttemptId, checkpointId: number): void {
-    for (const reader of this.#attempts.get(attemptId)?.readers.values() ?? []) {
+    const attempt = this.#attempts.get(attemptId);
+    if (attempt === undefined) return;
+    attempt.completedCheckpointId = Math.max(attempt.completedCheckpointId, checkpointId);
+    for (const reader of attempt.readers.values()) {
       if (reader.given.some(({ after }) => after < checkpointId)) {
         reader.given = reader.given.filter(({ after }) => after >= checkpointId);
       }
@@ -147,7 +153,7 @@ function newReader(): Reader {
 
 function toInventory(attempt: Attempt): AttemptInventory {
   const { attemptId, allocationId, slotIndex, state, failure } = attempt;
-  const { lastCheckpointId, endOfData, readers } = attempt;
+  const { lastCheckpointId, completedCheckpointId, endOfData, readers } = attempt;
   return {
     attemptId,
     allocationId,
@@ -155,6 +161,7 @@ function toInventory(attempt: Attempt): AttemptInventory {
     state,
     ...(failure !== undefined && { failure }),
     lastCheckpointId,
+    completedCheckpointId,
     endOfData,
     readers: Object.fromEntries(
       [...readers].map(([operatorId, reader]): [string, ReaderInventory] => [

@@ -33,6 +33,7 @@ export interface ScriptedTask {
   readonly events: { readonly operatorId: OperatorId; readonly event: OperatorEvent }[];
   /** What its TaskManager notes for a new leader. */
   lastCheckpointId: number;
+  completedCheckpointId: number;
   lastTriggeredId: number;
   endOfData: boolean;
   readonly readers: Map<OperatorId, ScriptedReader>;
@@ -190,6 +191,7 @@ export class ScriptedTaskManager implements TaskManagerGateway {
       state: 'DEPLOYING' as const,
       events: [],
       lastCheckpointId: descriptor.restore?.checkpointId ?? 0,
+      completedCheckpointId: descriptor.restore?.checkpointId ?? 0,
       lastTriggeredId: descriptor.restore?.checkpointId ?? 0,
       endOfData: false,
       readers: new Map(
@@ -250,7 +252,16 @@ export class ScriptedTaskManager implements TaskManagerGateway {
     this.#script.onTrigger?.(checkpointId, attemptIds);
   }
 
-  notifyCheckpointComplete({ checkpointId }: { checkpointId: number }): void {
+  notifyCheckpointComplete({
+    attemptIds,
+    checkpointId,
+  }: {
+    attemptIds: readonly AttemptId[];
+    checkpointId: number;
+  }): void {
+    for (const task of this.slots.flatMap((slot) => slot?.tasks ?? [])) {
+      if (attemptIds.includes(task.descriptor.attemptId)) task.completedCheckpointId = checkpointId;
+    }
     this.#script.onComplete?.(checkpointId);
   }
 
@@ -287,6 +298,7 @@ export class ScriptedTaskManager implements TaskManagerGateway {
         state: task.state,
         ...(task.failure !== undefined && { failure: task.failure }),
         lastCheckpointId: task.lastCheckpointId,
+        completedCheckpointId: task.completedCheckpointId,
         endOfData: task.endOfData,
         readers: Object.fromEntries(
           [...task.readers].map(([id, reader]) => [id, { ...reader, given: [...reader.given] }]),

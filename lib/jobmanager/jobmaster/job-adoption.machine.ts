@@ -1,8 +1,8 @@
 /**
  * Decides whether a new leader goes on with the tasks of a job that run since an earlier one, or restores the job
  * (pure). Adopt if and only if the recorded attempts are exactly one for each subtask, each is reported RUNNING or
- * FINISHED by the TaskManager and in the slot recorded, and none that runs is older than the latest completed
- * checkpoint. What contradicts the record decides at once; what is only missing is waited for until the window ends.
+ * FINISHED by the TaskManager and in the slot recorded, none that runs is older than the latest completed checkpoint,
+ * and none knows of a later one: what is stored is of an earlier time then (etcd restored from a backup). What contradicts the record decides at once; what is only missing is waited for until the window ends.
  */
 import { unreachable } from '../../base/assert.js';
 import type { Failure } from '../../base/errors.js';
@@ -199,7 +199,8 @@ export class JobAdoption {
     reported: AttemptInventory | undefined,
   ): PlannedAttempt | { readonly reason: string; readonly failure?: Failure } {
     if (reported === undefined) return { reason: `its TaskManager does not run ${attemptId}` };
-    const { state, lastCheckpointId, endOfData, readers, failure } = reported;
+    const { state, lastCheckpointId, completedCheckpointId, endOfData, readers, failure } =
+      reported;
     if (reported.allocationId !== allocationId)
       return { reason: `${attemptId} runs in another slot than the recorded one` };
     if (state !== 'RUNNING' && state !== 'FINISHED')
@@ -209,6 +210,13 @@ export class JobAdoption {
       const latest = String(this.#checkpointId);
       return {
         reason: `${attemptId} knows checkpoint ${String(lastCheckpointId)}, the latest is ${latest}`,
+      };
+    }
+    // Enumerators would begin from an older one, and the splits in between are not told any more.
+    if (this.#checkpointId !== undefined && completedCheckpointId > this.#checkpointId) {
+      const [told, latest] = [String(completedCheckpointId), String(this.#checkpointId)];
+      return {
+        reason: `${attemptId} was told that checkpoint ${told} is complete, the latest stored is ${latest}`,
       };
     }
     return { position, attemptId, attemptNumber, generation, state, endOfData, readers };

@@ -45,6 +45,7 @@ const inventory = (index: number, change: Partial<AttemptInventory> = {}): Attem
     slotIndex: 0,
     state: 'RUNNING',
     lastCheckpointId: 7,
+    completedCheckpointId: 0,
     endOfData: false,
     readers: {},
     ...(vertex === 'src' && change),
@@ -134,6 +135,11 @@ t.test('what contradicts the record is not waited for', async (t) => {
   t.match(reported({ allocationId: 'other' as AllocationId }), /in another slot/);
   t.match(reported({ lastCheckpointId: 6 }), /knows checkpoint 6, the latest is 7/);
   t.equal(reported({ state: 'FINISHED', lastCheckpointId: 5 }), undefined, 'it has done its part');
+  t.equal(reported({ completedCheckpointId: 7 }), undefined, 'it was told of the latest');
+  for (const state of ['RUNNING', 'FINISHED'] as const) {
+    const told = { state, lastCheckpointId: 9, completedCheckpointId: 8 };
+    t.match(reported(told), /told that checkpoint 8 is complete, the latest stored is 7/);
+  }
   t.match(new Case().see(0, registered()).tell(0, []).verdict, /does not run/);
   t.match(
     new Case().see(1, { kind: 'gone', reason: 'refuses connections' }).verdict,

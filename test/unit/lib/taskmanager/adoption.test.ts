@@ -80,6 +80,7 @@ t.test('what happened while there was no leader is in the inventory of the next'
         slotIndex: 0,
         state: 'RUNNING',
         lastCheckpointId: 7,
+        completedCheckpointId: 0,
         endOfData: true,
         readers: {
           o: {
@@ -96,6 +97,7 @@ t.test('what happened while there was no leader is in the inventory of the next'
         slotIndex: 0,
         state: 'FINISHED',
         lastCheckpointId: 0,
+        completedCheckpointId: 0,
         endOfData: false,
         readers: { o: { isRegistered: false, awaitsSplit: false, noMoreSplits: false, given: [] } },
       },
@@ -189,26 +191,32 @@ t.test('threads are made ready for what a new leader does not adopt, not before'
   t.strictSame(f.runner.prepared, [1]);
 });
 
-t.test('a task that ends between question and registration is told of, one way or the other', async (t) => {
-  const f = await fixture(t);
-  const slot = await deployed(f, await elected(t, f, 1));
-  const fresh = new ScriptedLeader(f.rpc);
-  await fresh.start(t, 2);
-  const registered = new Deferred<void>();
-  fresh.acceptance = registered.promise;
-  const accepted = fresh.accepted();
-  f.leadership.elect(fresh.address, 2);
-  const { gateway } = await accepted;
-  // As the JobMaster does, which hears of the TaskManager before that hears that it is registered.
-  const asked = gateway.requestInventory({ jobId });
-  // Calls are served in order: the question has arrived.
-  await gateway.cancelTasks({ allocationId: 'none' as AllocationId });
-  slot.events.onReport({ kind: 'taskState', attemptId: first, state: 'FAILED' });
-  registered.resolve();
-  const { attempts } = await asked;
-  const found = attempts.find(({ attemptId }) => attemptId === first)?.state;
-  t.ok(found === 'FAILED' || statesOf(fresh).includes(`${first} FAILED`), `found ${String(found)}`);
-});
+t.test(
+  'a task that ends between question and registration is told of, one way or the other',
+  async (t) => {
+    const f = await fixture(t);
+    const slot = await deployed(f, await elected(t, f, 1));
+    const fresh = new ScriptedLeader(f.rpc);
+    await fresh.start(t, 2);
+    const registered = new Deferred<void>();
+    fresh.acceptance = registered.promise;
+    const accepted = fresh.accepted();
+    f.leadership.elect(fresh.address, 2);
+    const { gateway } = await accepted;
+    // As the JobMaster does, which hears of the TaskManager before that hears that it is registered.
+    const asked = gateway.requestInventory({ jobId });
+    // Calls are served in order: the question has arrived.
+    await gateway.cancelTasks({ allocationId: 'none' as AllocationId });
+    slot.events.onReport({ kind: 'taskState', attemptId: first, state: 'FAILED' });
+    registered.resolve();
+    const { attempts } = await asked;
+    const found = attempts.find(({ attemptId }) => attemptId === first)?.state;
+    t.ok(
+      found === 'FAILED' || statesOf(fresh).includes(`${first} FAILED`),
+      `found ${String(found)}`,
+    );
+  },
+);
 
 t.test('a leader that does not answer is not waited for when another is known', async (t) => {
   const f = await fixture(t);

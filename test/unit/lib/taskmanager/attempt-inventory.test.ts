@@ -42,6 +42,7 @@ t.test('it begins as deployed, and belongs to one job', async (t) => {
     slotIndex: 2,
     state: 'DEPLOYING',
     lastCheckpointId: 0,
+    completedCheckpointId: 0,
     endOfData: false,
   };
   const reader = { isRegistered: false, awaitsSplit: false, noMoreSplits: false, given: [] };
@@ -62,6 +63,19 @@ t.test('the last checkpoint is the highest acknowledged or restored from', async
   t.equal(last(inventories), 9);
   inventories.triggered(reading, 12);
   t.equal(last(inventories), 9, 'not one that was only begun');
+});
+
+t.test('the completed checkpoint is the highest it was told of or restored from', async (t) => {
+  const completed = (inventories: AttemptInventories): unknown =>
+    inventories.of(jobId)[0]?.completedCheckpointId;
+  const inventories = deployed(7);
+  t.equal(completed(inventories), 7);
+  inventories.acknowledged(reading, 9);
+  t.equal(completed(inventories), 7, 'not one that it only acknowledged');
+  inventories.completed(reading, 9);
+  inventories.completed(reading, 8);
+  inventories.completed(reading, 0);
+  t.equal(completed(inventories), 9);
 });
 
 t.test(
