@@ -8,7 +8,7 @@ import { decodeMetadata } from '../format/metadata-v1.js';
 import type { CheckpointMetadata, CheckpointPointer } from '../types.js';
 import { errnoOf } from './durable-file.js';
 import { FileCheckpointStorage, listCheckpoints } from './file-checkpoint-storage.js';
-import { joinPath, parentPath } from './paths.js';
+import { baseName, joinPath, parentPath } from './paths.js';
 import { isAbsolute, verifyStateFile, type FileHandleData } from './state-data.js';
 
 /**
@@ -82,13 +82,16 @@ export function* stateHandles(metadata: CheckpointMetadata): Generator<StateHand
   }
 }
 
-/** Directories of a job's checkpoints that none of the pointers names. */
+/**
+ * Directories of a job's checkpoints that none of the pointers names. A pointer keeps the path its checkpoint was
+ * written under; the directory may be reached by another one now (a link, a mount), so it is known by its own name.
+ */
 export async function findOrphans(
   directory: string,
   pointers: readonly CheckpointPointer[],
 ): Promise<string[]> {
-  const known = new Set(pointers.map(({ metadataPath }) => parentPath(metadataPath)));
-  return (await listCheckpoints(directory)).filter((path) => !known.has(path));
+  const known = new Set(pointers.map(({ metadataPath }) => baseName(parentPath(metadataPath))));
+  return (await listCheckpoints(directory)).filter((path) => !known.has(baseName(path)));
 }
 
 function messageOf(error: unknown): string {

@@ -5,6 +5,7 @@ import {
   mkdtemp,
   readdir,
   rm,
+  symlink,
   truncate,
   utimes,
   writeFile,
@@ -81,6 +82,23 @@ t.test('only what no leader can still complete is swept, and only when it is old
   t.same(await sweepOrphans(options), []);
   const absent = { ...options, directory: join(directory, 'absent') };
   t.same(await sweepOrphans(absent), []);
+});
+
+t.test('a checkpoint that its pointer names by another path is no orphan', async (t) => {
+  const folder = await temporaryFolder(t);
+  const directory = join(folder, 'disk');
+  await mkdir(join(directory, 'chk-4-e1.5'), { recursive: true });
+  await symlink(directory, join(folder, 'mounted'));
+  const swept = await sweepOrphans({
+    directory,
+    epoch: { era: 1, revision: 7 },
+    known: [pointer(join(folder, 'mounted'), 4, 'e1.5')],
+    minAgeMs: 0,
+    now: Date.now() + 1_000,
+    mayAct: () => true,
+  });
+  t.same(swept, []);
+  t.same(await readdir(directory), ['chk-4-e1.5']);
 });
 
 t.test('a completed checkpoint is inspected down to its files', async (t) => {
