@@ -236,8 +236,9 @@ export class JobRecovery {
         await leadership.jobs.putExecution(this.#graph.jobId, { generation, attempts });
         return;
       } catch (error) {
-        // etcd is away: the job waits for it rather than fail over.
-        if (!hasCode(error, 'ETCD_UNAVAILABLE') || this.#signal.aborted) throw error;
+        // etcd is away or full: the job waits for it rather than fail over, which its restart strategy may not allow.
+        const mayPass = hasCode(error, 'ETCD_UNAVAILABLE') || hasCode(error, 'ETCD_NO_SPACE');
+        if (!mayPass || this.#signal.aborted) throw error;
         await sleep(this.#env.clock, retryDelayMs, this.#signal);
       }
     }

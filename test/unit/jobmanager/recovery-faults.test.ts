@@ -5,6 +5,7 @@ import t from 'tap';
 import { prefixEnd } from '../../../ha/kv-store.js';
 import { MemoryKvStore } from '../../../ha/memory/memory-kv-store.js';
 import { Deferred } from '../../../lib/base/deferred.js';
+import { MillraceError } from '../../../lib/base/errors.js';
 import type { CoordinatorReply } from '../../../lib/jobmanager/jobmaster/coordinator-host.js';
 import { SourceCoordinators } from '../../../lib/jobmanager/jobmaster/source-coordinators.js';
 import {
@@ -104,6 +105,30 @@ t.test('of two restarts at once only the later one sets up the enumerators', asy
   await second;
   t.equal(replies.length, 2);
   await sources.close();
+});
+
+t.test('a restart waits for space in etcd, and uses up no try of the job', async (t) => {
+  const setup = await setUp(t, 2);
+  const { cluster, jm, taskManagers } = setup;
+  const restartStrategy = { type: 'fixed-delay', attempts: 1, delayMs: 10 } as const;
+  const jobId = await runJob(setup, pipeline({ restartStrategy }));
+  let refusals = 0;
+  jm.kv.faults.onWrite = ({ then }) => {
+    if (!then.some(({ op }) => op === 'put')) return 'none';
+    refusals += 1;
+    throw new MillraceError('ETCD_NO_SPACE', 'etcd has no space left');
+  };
+  const [failing] = tasksOf(taskManagers, 'src');
+  failing?.taskManager.setState(failing.task, 'FAILED');
+  for (let i = 0; i < 6; i++) await cluster.clock.advance(500);
+  t.ok(refusals > 1, 'it was tried again');
+  t.match(await jm.gateway().jobDetails(jobId), { state: 'RESTARTING' });
+  jm.kv.faults.onWrite = () => 'none';
+  await cluster.until('it runs again', async () => {
+    await cluster.clock.advance(100);
+    return (await jm.gateway().jobDetails(jobId)).state === 'RUNNING';
+  });
+  t.match(await jm.gateway().jobDetails(jobId), { generation: 1 });
 });
 
 t.test('an enumerator that does not close keeps no deposed leader alive', async (t) => {
