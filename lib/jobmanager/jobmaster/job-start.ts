@@ -220,8 +220,8 @@ export class JobStart {
   ): void {
     const { execution, resources, sources, recovery, slotPool } = this.#deps;
     if (execution.status !== 'INITIALIZING') return;
-    if (!takeover.isCurrent(plan)) {
-      const reason = 'a TaskManager was lost while the job was taken over';
+    const reason = takeover.whyOutdated(plan);
+    if (reason !== undefined) {
       this.#restoreInstead({ reason }, Promise.resolve(read));
       return;
     }

@@ -61,6 +61,7 @@ export class JobTakeover implements Closeable {
   /** Registrations whose TaskManagers were asked. */
   readonly #asked = new Map<TaskManagerId, number>();
   #reports: TaskReport[] = [];
+  #hasLostReports = false;
   #stopWatching: (() => void) | undefined;
   #cancelWindow: CancelTimer | undefined;
 
@@ -104,8 +105,13 @@ export class JobTakeover implements Closeable {
   keep(report: TaskReport): void {
     const recorded = this.#options.record.attempts[report.attemptId];
     if (recorded === undefined || !this.#asked.has(recorded.taskManagerId)) return;
-    if (this.#reports.length >= reportsMax) this.#step({ kind: 'tooManyEvents' });
-    else this.#reports.push(report);
+    if (this.#reports.length < reportsMax) {
+      this.#reports.push(report);
+      return;
+    }
+    // It may be decided already, and wait for the leader to act again.
+    this.#hasLostReports = true;
+    this.#step({ kind: 'tooManyEvents' });
   }
 
   /** What was reported since the inventories, in order. Repetitions that would do something twice are left out. */
@@ -124,12 +130,14 @@ export class JobTakeover implements Closeable {
       );
   }
 
-  /** Since its inventories no TaskManager of the plan was lost: no report of theirs was. */
-  isCurrent(plan: AdoptionPlan): boolean {
-    return plan.every(({ taskManagerId, registration }) => {
+  /** Why the plan cannot be carried out any more: since its inventories reports were lost. */
+  whyOutdated(plan: AdoptionPlan): string | undefined {
+    if (this.#hasLostReports) return 'its tasks reported more than is kept until they go on';
+    const isCurrent = plan.every(({ taskManagerId, registration }) => {
       const presence = this.#resources.presence(taskManagerId);
       return presence.kind === 'registered' && presence.registration === registration;
     });
+    return isCurrent ? undefined : 'a TaskManager was lost while the job was taken over';
   }
 
   async close(): Promise<void> {

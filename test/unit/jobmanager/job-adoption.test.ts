@@ -8,8 +8,12 @@ import {
   JobAdoption,
   type JobAdoptionEffect,
 } from '../../../lib/jobmanager/jobmaster/job-adoption.machine.js';
+import { JobTakeover } from '../../../lib/jobmanager/jobmaster/job-takeover.js';
+import type { ResourceManager } from '../../../lib/jobmanager/resourcemanager/resource-manager.js';
 import type { TaskManagerPresence } from '../../../lib/jobmanager/resourcemanager/task-manager-presence.js';
 import { testGraph, vertexId } from '../../support/job-graphs.js';
+import { ManualClock } from '../../support/manual-clock.js';
+import { testEnv } from '../../support/test-env.js';
 
 const graph = testGraph({
   vertices: [
@@ -151,6 +155,31 @@ t.test('what contradicts the record is not waited for', async (t) => {
   t.match(refused.verdict, /unknown method/);
   const busy = new Case().see(0, registered()).step({ kind: 'tooManyEvents' });
   t.match(busy.verdict, /report more than is kept/);
+});
+
+t.test('a plan is not carried out when reports were dropped after it was made', async (t) => {
+  const resources = {
+    reconnectWindowMs: 5_000,
+    presence: () => registered(),
+    onPresenceChanged: () => () => undefined,
+    gateway: (id: TaskManagerId) => ({
+      requestInventory: () => Promise.resolve({ attempts: inventory(id === tm(0) ? 0 : 1) }),
+    }),
+  } as unknown as ResourceManager;
+  const about = { jobId: graph.jobId, record: record(), topology, slots };
+  const takeover = new JobTakeover(testEnv(new ManualClock(), 1), resources, about);
+  takeover.start();
+  takeover.checkpointRead(7);
+  const verdict = await takeover.verdict;
+  const plan = verdict?.kind === 'adopt' ? verdict.plan : [];
+  t.equal(plan.length, 2);
+  // A leader that is suspended then keeps what comes, up to a bound.
+  const report = { kind: 'endOfData', attemptId: attempt('src', 0) as AttemptId } as const;
+  for (let i = 0; i < 10_000; i++) takeover.keep(report);
+  t.equal(takeover.whyOutdated(plan), undefined);
+  takeover.keep(report);
+  t.match(takeover.whyOutdated(plan), /more than is kept/);
+  await takeover.close();
 });
 
 t.test('a record that does not fit the job is none to adopt by', async (t) => {
