@@ -76,6 +76,7 @@ await runProcess('taskmanager', async (context) => {
         registrationTimeoutMs: config.get(options.taskmanagerRegistrationTimeout),
         leaderlessTimeoutMs: config.get(options.taskmanagerLeaderlessTimeout),
         outageGraceMs: config.get(options.highAvailabilityControlOutageGrace),
+        expectsRestart: config.get(options.highAvailabilityJobRecovery) === 'restore',
         ...(context.log.path !== undefined && { logPath: context.log.path }),
       },
     );

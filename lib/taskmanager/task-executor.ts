@@ -54,6 +54,8 @@ export interface TaskExecutorOptions {
   readonly registrationTimeoutMs: number;
   readonly leaderlessTimeoutMs: number;
   readonly outageGraceMs: number;
+  /** A new leader restarts all tasks (high-availability.job-recovery: restore): their threads are made ready meanwhile. */
+  readonly expectsRestart?: boolean;
   /** What requestLog reads; absent: the log goes to standard error and cannot be read. */
   readonly logPath?: string;
 }
@@ -114,6 +116,8 @@ export class TaskExecutor implements TaskManagerGateway, Closeable {
         this.#gateway = undefined;
         this.#connected = new Deferred();
         for (const allocationId of this.#table.allocations()) this.#orphans.add(allocationId);
+        if (options.expectsRestart === true && this.#closing === undefined)
+          deps.runner.prepare?.(this.#table.count('active'));
       },
     });
   }
