@@ -2,6 +2,7 @@
  * Entry of a job's coordinator thread on the JobManager: finds the job's sources by running its main again,
  * then runs their enumerators. User code in it can end at most this thread.
  */
+import './coordinator-priority.js';
 import { parentPort, workerData } from 'node:worker_threads';
 // What main imports: loaded before source maps are switched on, which would be read for all of it.
 import '../../index.js';

@@ -77,6 +77,8 @@ class EnumeratorHolder {
   readonly #readers = new Set<number>();
   readonly #timers = new Set<CancelTimer>();
   readonly #enumerator: SplitEnumerator<unknown, unknown>;
+  #hasAssigned = false;
+  #isAdopting = false;
   #isClosed = false;
 
   constructor(
@@ -153,6 +155,13 @@ class EnumeratorHolder {
         'its split enumerator has no adoptSplits(splits, subtask), which would tell it what readers were given',
       );
     }
+    // What it gave away before it was told may be with a reader already.
+    if (this.#hasAssigned && !this.#isAdopting) {
+      throw adoptionRefused(
+        'its split enumerator assigned splits in start, before it was told what readers were given; it should wait for addReader',
+      );
+    }
+    this.#isAdopting = true;
     try {
       this.#enumerator.adoptSplits(splits, subtask);
     } catch (error) {
@@ -205,8 +214,9 @@ class EnumeratorHolder {
       registeredReaders: () => [...this.#readers].sort((a, b) => a - b),
       assignSplits: (subtask, splits) => {
         checkSubtask(subtask);
-        if (splits.length > 0)
-          emit({ kind: 'assigned', incarnation, operatorId, subtask, splits: [...splits] });
+        if (splits.length === 0) return;
+        this.#hasAssigned = true;
+        emit({ kind: 'assigned', incarnation, operatorId, subtask, splits: [...splits] });
       },
       signalNoMoreSplits: (subtask) => {
         checkSubtask(subtask);

@@ -209,6 +209,10 @@ export class JobMaster implements Closeable, SlotOwner {
           if (this.#checkpoints !== undefined) return this.#checkpoints;
           throw new MillraceError('CLOSED', 'the job has not been started');
         },
+        onSourcesFailed: (error) => {
+          if (this.#isOver(error)) return;
+          this.#apply({ kind: 'failedGlobally', failure: toFailure(error) });
+        },
       },
       {
         hasRun: this.#options.lastExecution !== undefined,

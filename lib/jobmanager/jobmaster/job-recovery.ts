@@ -24,6 +24,8 @@ export interface JobRecoveryDeps {
   readonly sources: SourceCoordinators;
   readonly execution: ExecutionGraph;
   readonly checkpoints: () => CheckpointCoordinator;
+  /** Enumerators did not start, when tasks may run already. */
+  onSourcesFailed(error: unknown): void;
 }
 
 /** What a job of an earlier leader, or a new one, begins from. */
@@ -153,13 +155,20 @@ export class JobRecovery {
     } else this.#resetSubtasks(slotKeys, checkpoint);
   }
 
-  /** Their thread is the first that needs the bundle. */
+  /**
+   * Awaited for a new job only: one that cannot list its input has nothing to run. Tasks that start again have splits
+   * in their state, and need not wait for a thread that only hands out further ones.
+   */
   async #resetSources(states: ReadonlyMap<OperatorId, Uint8Array>): Promise<void> {
-    try {
-      await this.#deps.sources.reset(states);
-    } catch (error) {
-      throw this.#hasRun ? recoveryFailure(this.#graph, error) : error;
+    const started = this.#deps.sources.reset(states);
+    if (!this.#hasRun) {
+      await started;
+      return;
     }
+    started.catch((error: unknown) => {
+      if (hasCode(error, 'ABORTED') || hasCode(error, 'CLOSED')) return;
+      this.#deps.onSourcesFailed(recoveryFailure(this.#graph, error));
+    });
   }
 
   #checkTurn(turn: number): void {

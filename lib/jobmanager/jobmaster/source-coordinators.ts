@@ -88,10 +88,13 @@ export class SourceCoordinators implements Closeable {
     if (this.#sources.size > 0) this.#host ??= this.#openHost();
   }
 
-  /** Full (re)start: enumerators begin from the checkpoint's state, or from nothing. */
+  /**
+   * Full (re)start: enumerators begin from the checkpoint's state, or from nothing. Resolves when they have started;
+   * what is meant for them waits until then, so that tasks may be started meanwhile. ABORTED when a newer start took
+   * its place, CLOSED when the job ended.
+   */
   async reset(states: ReadonlyMap<OperatorId, Uint8Array>): Promise<void> {
     if (this.#sources.size === 0) return;
-    this.#early = undefined;
     if (this.#isFailed) {
       // Not awaited: user code that hangs must not hold up the restart.
       void this.#host?.close();
@@ -100,7 +103,9 @@ export class SourceCoordinators implements Closeable {
     }
     this.#incarnation += 1;
     const incarnation = this.#incarnation;
+    // What the readers before them had still asked for is no longer wanted.
     for (const { coordinator } of this.#sources.values()) coordinator.resetAll();
+    this.#early = [];
     await this.#startEnumerators(incarnation, states);
   }
 
@@ -126,10 +131,6 @@ export class SourceCoordinators implements Closeable {
     const read = await states();
     if (this.#incarnation !== incarnation) return;
     await this.#startEnumerators(incarnation, read);
-    if (this.#incarnation !== incarnation) return;
-    for (let next = this.#early?.shift(); next !== undefined; next = this.#early?.shift())
-      this.#host?.send(next);
-    this.#early = undefined;
   }
 
   async #startEnumerators(
@@ -161,6 +162,10 @@ export class SourceCoordinators implements Closeable {
     } finally {
       if (this.#ready === ready) this.#ready = undefined;
     }
+    if (this.#incarnation !== incarnation) return;
+    for (let next = this.#early?.shift(); next !== undefined; next = this.#early?.shift())
+      this.#host?.send(next);
+    this.#early = undefined;
   }
 
   /** Some subtasks restart from this checkpoint, the enumerators go on. */

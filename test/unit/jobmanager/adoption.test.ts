@@ -217,6 +217,37 @@ t.test(
   },
 );
 
+t.test('an enumerator that assigns before it is told of splits has its job restored', async (t) => {
+  const setup = await running(t);
+  const { cluster, jobId, source } = setup;
+  const plain = numbers(10);
+  cluster.sources.set(source, {
+    ...plain,
+    createEnumerator: (context) => {
+      const enumerator = plain.createEnumerator(context);
+      // To a reader that is not there yet, from whom it comes back.
+      return Object.assign(enumerator, {
+        start: () => {
+          enumerator.handleSplitRequest(0);
+        },
+      });
+    },
+  });
+  await askForSplit(setup, 0);
+  t.same(given(setup), [0]);
+  const standby = await takeOver(setup);
+  await register(setup, standby);
+  await cluster.until('the sources refuse', () =>
+    standby.events.some(({ event }) => event === 'job.adoption-refused'),
+  );
+  t.match(eventOf(standby, 'job.adoption-refused'), { reason: /before it was told/ });
+  await cluster.clock.advance(1);
+  await cluster.until('it is restored', async () => {
+    const { state, generation } = await standby.gateway().jobDetails(jobId);
+    return state === 'RUNNING' && generation === 1;
+  });
+});
+
 t.test('a TaskManager that does not hand its tasks over has the job restored', async (t) => {
   let refusals = 1;
   const setup = await running(t, {
