@@ -37,7 +37,7 @@ export interface SplitEnumerator<SplitT, EnumStateT> {
   /**
    * A new leader goes on with running readers: `subtask` was given these splits, in this order, after the snapshot this
    * enumerator was restored from. They must not be handed out again. Called after `start`, before `addReader`. An
-   * enumerator without it, or one that throws, has its job restored from the checkpoint instead.
+   * enumerator without it, one that throws, or one that assigned splits before has its job restored from the checkpoint.
    */
   adoptSplits?(splits: readonly SplitT[], subtask: number): void;
   snapshotState(checkpointId: number): EnumStateT;
