@@ -21,6 +21,7 @@ export interface Load {
   readonly keys: number;
   readonly bytesPerKey: number;
   readonly checkpointIntervalMs: number;
+  readonly bufferTimeoutMs: number;
 }
 
 interface RunningJob {
@@ -216,7 +217,8 @@ export class Rig {
   }
 
   async #submit(index: number): Promise<RunningJob> {
-    const { parallelism, recordsPerSecond, keys, bytesPerKey, checkpointIntervalMs } = this.#load;
+    const { parallelism, recordsPerSecond, keys, bytesPerKey } = this.#load;
+    const { checkpointIntervalMs, bufferTimeoutMs } = this.#load;
     const folder = join(this.cluster.directory, 'output', String(index));
     mkdirSync(folder, { recursive: true });
     const args = {
@@ -229,7 +231,7 @@ export class Rig {
       parallelism,
       settings: {
         'execution.checkpointing.interval': `${String(checkpointIntervalMs)} ms`,
-        'execution.buffer-timeout.interval': '5 ms',
+        'execution.buffer-timeout.interval': `${String(bufferTimeoutMs)} ms`,
         'restart-strategy.type': 'fixed-delay',
         'restart-strategy.fixed-delay.attempts': '1000',
         'restart-strategy.fixed-delay.delay': '0 ms',
