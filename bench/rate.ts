@@ -1,4 +1,5 @@
 /** From what the threads of one sample saw to its figures. */
+import { percentile } from '../bin/percentile.js';
 import type { Mark, MeterReport } from './jobs/meter.js';
 
 /** One run of one variant. */
@@ -74,11 +75,6 @@ function at(marks: readonly Mark[], time: number, of: (mark: Mark) => number): n
   if (b === undefined) return of(marks.at(-1) ?? { atMs: 0, count: 0, cpuMs: 0 });
   if (a === undefined || b.atMs === a.atMs) return of(b);
   return of(a) + ((of(b) - of(a)) * (time - a.atMs)) / (b.atMs - a.atMs);
-}
-
-export function percentile(sorted: readonly number[], share: number): number {
-  const at = Math.min(sorted.length - 1, Math.max(0, Math.ceil(share * sorted.length) - 1));
-  return sorted[at] ?? NaN;
 }
 
 /** The value is the 99th percentile. */

@@ -36,19 +36,6 @@ export function startCluster(options: BenchClusterOptions = {}): Promise<LocalCl
   });
 }
 
-export async function withCluster<T>(
-  options: BenchClusterOptions,
-  work: (cluster: LocalCluster) => Promise<T>,
-): Promise<T> {
-  const cluster = await startCluster(options);
-  try {
-    return await work(cluster);
-  } finally {
-    await cluster.stop();
-    cluster.remove();
-  }
-}
-
 export interface BenchJob {
   /** File in bench/jobs, without its ending. */
   readonly job: string;

@@ -21,7 +21,7 @@ import {
   table,
 } from './commands/output.js';
 import { AccessLogRun } from './drills/access-log-run.js';
-import { attemptsOf, type Attempts } from './drills/observe.js';
+import { attemptsOf, changedAttempts } from './drills/observe.js';
 import { readTakeover, type Takeover } from './drills/timeline.js';
 import { LocalCluster } from './local/local-cluster.js';
 import { exitCodeOf } from './exit-codes.js';
@@ -29,8 +29,8 @@ import { exitCodeOf } from './exit-codes.js';
 const usage = `npm start [-- options]
 
 Starts 3 etcd members, 3 JobManagers and 2 TaskManagers, runs examples/access-log on them, kills the leading
-JobManager with SIGKILL, prints the takeover timeline (its tasks go on
-meanwhile), waits for the end and checks the output.
+JobManager with SIGKILL, prints the takeover timeline (tasks go on meanwhile), waits for the end and checks
+the output.
 
   --rate N         lines a second of the 10,000 [1000]
   --parallelism N  [2]
@@ -131,7 +131,7 @@ async function killLeaderMidRun(cluster: LocalCluster): Promise<Outcome> {
       ...readTakeover(cluster, deathAt, run.jobId),
       firstOutput,
       tasks: before.size,
-      attemptsChanged: changed(before, attemptsOf(await run.details())),
+      attemptsChanged: changedAttempts(before, attemptsOf(await run.details())).length,
     };
     step(`${takeover.newLeader ?? '?'} took over; waiting for the end of the job`);
     const result = await run.waitUntilEnd();
@@ -140,10 +140,6 @@ async function killLeaderMidRun(cluster: LocalCluster): Promise<Outcome> {
   } finally {
     await run.close();
   }
-}
-
-function changed(before: Attempts, now: Attempts): number {
-  return [...before].filter(([place, attempt]) => now.get(place) !== attempt).length;
 }
 
 /** ms from the death to the first file committed under the new leader. */

@@ -19,7 +19,7 @@ import { decodeValue, encodeValue } from './values.js';
 export interface ClusterIdentity {
   /** Random; part of every storage path. */
   readonly uid: string;
-  /** Raised when the store's revisions may have gone backwards; the first part of every epoch. */
+  /** Raised by an import, as the store's revisions may have gone backwards; the first part of every epoch. */
   readonly era: number;
 }
 
@@ -106,27 +106,6 @@ async function openOnce(
   }
   await createKey(env, kv, keys, { uid: marker.uid, storageDir });
   return undefined;
-}
-
-/** Raises the era, after the store was restored from a backup: run while no JobManager runs. */
-export async function raiseEra(kv: KvStore, keys: Keys): Promise<number> {
-  for (let round = 0; round < maxRounds; round += 1) {
-    const entry = await kv.get(keys.cluster);
-    if (entry === undefined) {
-      throw new MillraceError('CLUSTER_MISMATCH', `no cluster is stored under ${keys.root}`);
-    }
-    const fields = decodeValue(entry);
-    const era = fields.integer('era') + 1;
-    const { succeeded } = await kv.txn({
-      compare: [{ target: 'mod', key: keys.cluster, op: '=', value: entry.modRevision }],
-      then: [{ op: 'put', key: keys.cluster, value: encodeValue({ ...fields.raw, era }) }],
-    });
-    if (succeeded) return era;
-  }
-  throw new MillraceError(
-    'CONFLICT',
-    `${keys.cluster} is changed by somebody else at the same time`,
-  );
 }
 
 function checkMatch(

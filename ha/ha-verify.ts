@@ -11,7 +11,13 @@ import { MemoryHaStorage, type HaStorage } from './ha-storage.js';
 import { parseAttempts } from './job-store.js';
 import { Keys } from './keys.js';
 import { decodeText, type KvEntry, type KvStore } from './kv-store.js';
-import { compareEpochs, type CheckpointPointer, type LeaderEpoch } from './services.js';
+import {
+  compareEpochs,
+  formatEpoch,
+  parseEpoch,
+  type CheckpointPointer,
+  type LeaderEpoch,
+} from './services.js';
 import { decodeValue, filesOf, unpackBytes, writeIdOf } from './values.js';
 
 export interface HaFinding {
@@ -119,12 +125,11 @@ class Verification {
   #checkEpochs(): void {
     let highest: LeaderEpoch = { era: 0, revision: 0 };
     for (const entry of [...this.#entries].sort((a, b) => a.modRevision - b.modRevision)) {
-      const [era, revision] = (writeIdOf(entry) ?? '').split('.').map(Number);
-      if (era === undefined || revision === undefined) continue;
-      const epoch = { era, revision };
+      const epoch = parseEpoch(writeIdOf(entry));
+      if (epoch === undefined) continue;
       if (compareEpochs(epoch, highest) < 0) {
-        const later = `${String(highest.era)}.${String(highest.revision)}`;
-        this.#error(entry.key, `was written by ${writeIdOf(entry)!} after ${later} had written`);
+        const [by, later] = [writeIdOf(entry)!, formatEpoch(highest)];
+        this.#error(entry.key, `was written by ${by} after ${later} had written`);
       } else highest = epoch;
     }
   }

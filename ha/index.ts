@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { childEnv, type Env } from '../lib/base/env.js';
 import { MillraceError } from '../lib/base/errors.js';
-import { openClusterIdentity, raiseEra } from './cluster-identity.js';
+import { openClusterIdentity } from './cluster-identity.js';
 import { decodeTakeovers } from './history-stores.js';
 import { FileHaStorage, MemoryHaStorage } from './ha-storage.js';
 import { Keys } from './keys.js';
@@ -97,14 +97,4 @@ export async function createHighAvailability(
     takeovers: async (call) => decodeTakeovers(haEnv.log, await kv.get(keys.takeovers, call)),
     close: () => watch.close(),
   };
-}
-
-/**
- * Begins a new era, after etcd was restored from a backup or the cluster was imported: its revisions may
- * have gone backwards, and epochs must not. Run while no JobManager runs. Resolves with the new era.
- *
- * @throws CLUSTER_MISMATCH when no such cluster is stored.
- */
-export function raiseClusterEra(kv: KvStore, clusterId: string): Promise<number> {
-  return raiseEra(kv, new Keys(clusterId));
 }

@@ -14,7 +14,7 @@ const maxInlineArchiveBytes = 16_384;
 /** The folder of the HA storage that holds a large archive. */
 const resultFolder = (jobId: JobId): string => `results/${jobId}`;
 
-/** JobResultStore over fenced transactions: one key per job that ended, never deleted by a leader. */
+/** JobResultStore over fenced transactions: one key per job that ended, kept until `expire`. */
 export class FencedJobResultStore implements JobResultStore {
   readonly #writer: FencedWriter;
   readonly #keys: Keys;

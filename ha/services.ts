@@ -26,6 +26,12 @@ export function formatEpoch(epoch: LeaderEpoch): string {
   return `${String(epoch.era)}.${String(epoch.revision)}`;
 }
 
+/** Of a text that begins with a formatted epoch, as write ids do; undefined for any other. */
+export function parseEpoch(text: string | undefined): LeaderEpoch | undefined {
+  const found = /^(\d+)\.(\d+)(?:\.|$)/.exec(text ?? '');
+  return found === null ? undefined : { era: Number(found[1]), revision: Number(found[2]) };
+}
+
 export interface LeaderInfo {
   readonly epoch: LeaderEpoch;
   readonly jobManagerId: JobManagerId;

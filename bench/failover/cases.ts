@@ -1,5 +1,6 @@
 /** The faults whose cost is measured, and what each is to cost at most. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { etcdLeaderName, leaderOf, leaseTtlMs } from '../../bin/drills/observe.js';
 import { waitUntilGone } from '../../bin/local/managed-process.js';
 import { MillraceError } from '../../lib/base/errors.js';
 import type { BenchClusterOptions } from '../support.js';
@@ -31,7 +32,6 @@ export interface RoundOutcome {
   readonly window: { readonly from: number; readonly to: number };
 }
 
-const leaseTtlMs = 3000;
 /** After the last event of a round: what is disturbed later shows. */
 const afterMs = 500;
 export const gapName = 'output gap at the sink';
@@ -90,7 +90,7 @@ const withSupervisor: Victims = (leader, rig) => {
 function killLeader(victims: Victims, back: readonly string[]): FailoverCase['round'] {
   return async (rig) => {
     const before = await rig.attempts();
-    const leader = await rig.leader();
+    const leader = await leaderOf(rig.cluster);
     const deathAt = Date.now();
     victims(leader, rig);
     const isActive = await rig.event('leader.active', deathAt);
@@ -149,14 +149,14 @@ function disturbEtcd(fault: (rig: Rig, index: number) => Promise<void>): Failove
 }
 
 async function killEtcdLeader(rig: Rig): Promise<void> {
-  const victim = await rig.etcdLeader();
+  const victim = await etcdLeaderName(rig.cluster);
   rig.cluster.signal(victim, 'SIGKILL');
   await sleep(4000);
   await rig.cluster.restart(victim);
 }
 
 async function pauseEtcdFollower(rig: Rig, index: number): Promise<void> {
-  const leader = await rig.etcdLeader();
+  const leader = await etcdLeaderName(rig.cluster);
   const followers = etcdMembers(rig).filter((name) => name !== leader);
   const victim = followers[index % followers.length] ?? '';
   rig.cluster.signal(victim, 'SIGSTOP');

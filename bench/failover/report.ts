@@ -1,7 +1,7 @@
 /** Figures of the cases as a table to read and as a file. */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { percentile } from '../rate.js';
+import { percentile } from '../../bin/percentile.js';
 import type { FailoverCase, Figure, Statistic } from './cases.js';
 
 export interface CaseResult {
@@ -43,10 +43,7 @@ export interface FailoverResults {
 const statistics: Readonly<Record<Statistic, number>> = { p50: 0.5, p99: 0.99, worst: 1 };
 
 function statistic(values: readonly number[], of: Statistic): number {
-  return percentile(
-    [...values].sort((a, b) => a - b),
-    statistics[of],
-  );
+  return percentile(values, statistics[of]);
 }
 
 function recordFigure(figure: Figure, values: readonly number[]): FigureRecord {

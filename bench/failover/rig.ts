@@ -2,10 +2,11 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { candidates } from '../../bin/drills/etcd-keys.js';
+import { attemptsOf, changedAttempts, type Attempts } from '../../bin/drills/observe.js';
 import type { LoggedEvent } from '../../bin/drills/timeline.js';
-import { etcdMemberStatus, isEtcdHealthy } from '../../bin/local/etcd-member.js';
+import { isEtcdHealthy } from '../../bin/local/etcd-member.js';
 import type { LocalCluster } from '../../bin/local/local-cluster.js';
-import { Keys } from '../../ha/keys.js';
 import { MillraceError } from '../../lib/base/errors.js';
 import type { JobId } from '../../lib/base/ids.js';
 import type { RestClient } from '../../lib/rest/rest-client.js';
@@ -78,12 +79,12 @@ export class Rig {
     await waitFor('all processes', startMs, async () => {
       for (const one of this.cluster.processes())
         if (!one.alive) await this.cluster.restart(one.name);
-      const [candidates, overview] = await Promise.all([
-        this.#candidates(),
+      const [queue, overview] = await Promise.all([
+        candidates(this.cluster),
         this.client.overview({ waitForLeaderMs: 0 }),
       ]);
       await sleep(pollMs);
-      return candidates === jobManagers && overview.taskmanagers === taskManagers
+      return queue.length === jobManagers && overview.taskmanagers === taskManagers
         ? true
         : undefined;
     });
@@ -102,26 +103,18 @@ export class Rig {
     this.cluster.signalBoth(name, 'SIGKILL');
   }
 
-  async leader(): Promise<string> {
-    return waitFor('a leader', 20_000, () => this.cluster.leaderName());
-  }
-
   /** Attempts of all tasks of all jobs, by job, vertex and subtask. */
-  async attempts(): Promise<Map<string, string>> {
+  async attempts(): Promise<Attempts> {
     const all = new Map<string, string>();
-    for (const { id } of this.#jobs) {
-      const { vertices } = await this.client.job(id);
-      for (const vertex of vertices)
-        for (const subtask of vertex.subtasks)
-          all.set(`${id}/${vertex.id}/${String(subtask.subtask)}`, subtask['attempt-id']);
-    }
+    for (const { id } of this.#jobs)
+      for (const [place, attempt] of attemptsOf(await this.client.job(id)))
+        all.set(`${id}/${place}`, attempt);
     return all;
   }
 
   /** Tasks that are not what they were. */
-  async changedSince(before: ReadonlyMap<string, string>): Promise<number> {
-    const now = await this.attempts();
-    return [...before].filter(([task, attempt]) => now.get(task) !== attempt).length;
+  async changedSince(before: Attempts): Promise<number> {
+    return changedAttempts(before, await this.attempts()).length;
   }
 
   events(since: number): LoggedEvent[] {
@@ -174,16 +167,6 @@ export class Rig {
   async #completed(): Promise<number[]> {
     const all = await Promise.all(this.#jobs.map(({ id }) => this.client.checkpoints(id)));
     return all.map(({ latest }) => latest.completed?.id ?? 0);
-  }
-
-  /** By its own word, of the members that answer. */
-  async etcdLeader(): Promise<string> {
-    for (const [i, endpoint] of this.cluster.endpoints.entries()) {
-      const status = await etcdMemberStatus(endpoint).catch(() => undefined);
-      if (status !== undefined && status.memberId === status.leaderId)
-        return `etcd-${String(i + 1)}`;
-    }
-    throw new MillraceError('ETCD_UNAVAILABLE', 'no etcd member leads');
   }
 
   async etcdHealthy(): Promise<void> {
@@ -248,22 +231,5 @@ export class Rig {
       return jobs.every(allRunning) ? true : undefined;
     });
     await sleep((keys / recordsPerSecond) * 1000 + 500);
-  }
-
-  /** JobManagers in the queue; asked of etcd, as no process need know them all. */
-  async #candidates(): Promise<number> {
-    const { candidatesPrefix } = new Keys(this.cluster.clusterId);
-    const base64 = (text: string): string => Buffer.from(text).toString('base64');
-    const response = await fetch(`${this.cluster.endpoints[0] ?? ''}/v3/kv/range`, {
-      method: 'POST',
-      // The prefix ends in '/', whose successor is '0'.
-      body: JSON.stringify({
-        key: base64(candidatesPrefix),
-        range_end: base64(`${candidatesPrefix.slice(0, -1)}0`),
-        count_only: true,
-      }),
-      signal: AbortSignal.timeout(2000),
-    });
-    return Number(((await response.json()) as { count?: string }).count ?? 0);
   }
 }

@@ -22,7 +22,7 @@ export function registerDrill(program: Command): void {
     .argument('[names...]', "which drills, see 'millrace drill list'")
     .option('--all', 'all drills')
     .option('--on <cluster>', 'on this running local cluster instead; asks before it does anything')
-    .option('--yes', 'do not ask')
+    .option('-y, --yes', 'do not ask')
     .option(
       '--soak [limit]',
       'the long variants, in so many rounds (5) or for so long (30min); prints p50, p99 and worst (default: 10 rounds)',

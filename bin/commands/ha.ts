@@ -1,7 +1,6 @@
 /** millrace ha inspect | export | import | verify: what etcd keeps of a cluster, without a JobManager. */
 import { open, readFile, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { createInterface } from 'node:readline/promises';
 import type { Command } from 'commander';
 import { options } from '../../config/options.js';
 import type { EtcdKvStore } from '../../ha/etcd/etcd-kv-store.js';
@@ -20,6 +19,7 @@ import {
 import {
   bold,
   colorState,
+  confirm,
   countOf,
   dim,
   formatBytes,
@@ -299,7 +299,7 @@ async function importFrom(
       `${file}: cluster ${archive.clusterId} (${archive.uid}, era ${String(archive.era)}) of ${formatTime(archive.exportedAt)} UTC, ${countOf(jobs, 'job')} and ${countOf(archive.entries.length, 'key')}`,
     );
     note(`into: ${clusterId} at ${kv.description}, storage ${storageDir ?? 'none'}`);
-    if (from.yes !== true) await confirm();
+    if (from.yes !== true) await confirm('Import?');
     const { importCluster } = await import('../../ha/ha-archive.js');
     const report = await importCluster(kv, clusterId, archive, {
       ...(storageDir !== undefined && { storageDir }),
@@ -337,23 +337,6 @@ async function readArchive(file: string): Promise<HaArchive> {
     throw new MillraceError('CONFIG', `${file} is no archive of millrace ha export`);
   }
   return archive as HaArchive;
-}
-
-async function confirm(): Promise<void> {
-  if (!process.stdin.isTTY) {
-    throw new MillraceError(
-      'CONFIG',
-      'an import asks before it writes, and nobody can answer here: give --yes',
-    );
-  }
-  const line = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    const answer = await line.question('Import? [y/N] ');
-    if (/^y(es)?$/i.test(answer.trim())) return;
-    throw new MillraceError('ABORTED', 'nothing was imported');
-  } finally {
-    line.close();
-  }
 }
 
 // ---- verify --------------------------------------------------------------------------------------

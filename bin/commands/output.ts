@@ -1,4 +1,5 @@
 /** How commands speak: tables and colours for people, one JSON document for programs. */
+import { createInterface } from 'node:readline/promises';
 import Table from 'cli-table3';
 import colors from 'picocolors';
 import { retryAdvice, type ErrorCode } from '../../lib/base/error-codes.js';
@@ -12,6 +13,20 @@ export const print = (line = ''): void => {
 export const printError = (line: string): void => {
   process.stderr.write(`${line}\n`);
 };
+
+/** Asks on the terminal. @throws CONFIG where nobody can answer, ABORTED unless the answer is yes. */
+export async function confirm(question: string): Promise<void> {
+  if (!process.stdin.isTTY || !process.stderr.isTTY)
+    throw new MillraceError(
+      'CONFIG',
+      'this asks before it begins, and there is no terminal to ask: give --yes',
+    );
+  const lines = createInterface({ input: process.stdin, output: process.stderr });
+  const answer = await lines.question(`${question} [y/N] `).finally(() => {
+    lines.close();
+  });
+  if (!/^y(es)?$/i.test(answer.trim())) throw new MillraceError('ABORTED', 'nothing was done');
+}
 
 export function printJson(value: unknown): void {
   print(JSON.stringify(value, null, 2));

@@ -10,7 +10,8 @@ import {
   judgeMemberCount,
   judgeMembers,
 } from './etcd-verdicts.js';
-import { ms, ok, percentile, problem, unknown, warning, type Finding } from './finding.js';
+import { percentile } from '../percentile.js';
+import { ms, ok, problem, unknown, warning, type Finding } from './finding.js';
 
 export interface EtcdCheckContext {
   readonly kv: KvStore & { members(): Promise<StoreMember[]> };

@@ -34,11 +34,5 @@ export const problem = (check: string, message: string, advice: string): Finding
   advice,
 });
 
-/** Of sorted or unsorted values, the smallest that `share` of them do not exceed. */
-export function percentile(values: readonly number[], share: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? NaN;
-}
-
 export const ms = (value: number): string =>
   `${value < 10 ? value.toFixed(1) : String(Math.round(value))} ms`;

@@ -1,7 +1,6 @@
 /** What `millrace drill list` and `millrace drill run` do. */
 import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
-import { createInterface } from 'node:readline/promises';
 import { parseDuration } from '../../config/option-types.js';
 import { MillraceError } from '../../lib/base/errors.js';
 import { runChaos } from './chaos.js';
@@ -13,6 +12,8 @@ import { runRounds, spreads, type SoakLimit } from './soak.js';
 import type { LocalCluster } from '../local/local-cluster.js';
 import {
   bold,
+  confirm,
+  countOf,
   dim,
   formatElapsed,
   green,
@@ -83,7 +84,7 @@ export async function runDrills(names: readonly string[], options: DrillRunOptio
   if (failed.length > 0)
     throw new MillraceError(
       'DRILL_FAILED',
-      `${String(failed.length)} of ${String(reports.length)} drills did not pass: ${[...new Set(failed.map((report) => report.drill))].join(', ')}`,
+      `${String(failed.length)} of ${countOf(reports.length, 'drill')} did not pass: ${[...new Set(failed.map((report) => report.drill))].join(', ')}`,
     );
 }
 
@@ -175,22 +176,12 @@ async function openForDrills(
       `the drills' own job needs 2 free slots on cluster '${cluster.clusterId}', there are ${String(overview['slots-available'])}`,
     );
   printError(
-    `cluster ${bold(cluster.clusterId)} (${String(overview['jobs-running'])} jobs run on it) will be struck:`,
+    `cluster ${bold(cluster.clusterId)} (${countOf(overview['jobs-running'], 'running job')}) will be struck:`,
   );
   for (const drill of chosen)
     for (const victim of (await drill.strikes?.(cluster)) ?? [])
       printError(`  ${drill.name}: ${victim}`);
-  if (options.yes === true) return cluster;
-  if (!process.stdin.isTTY || !process.stderr.isTTY)
-    throw new MillraceError(
-      'CONFIG',
-      'drills on a running cluster ask before they strike, and there is no terminal to ask: say --yes',
-    );
-  const lines = createInterface({ input: process.stdin, output: process.stderr });
-  const answer = await lines.question('Go on? [y/N] ').finally(() => {
-    lines.close();
-  });
-  if (!/^y(es)?$/i.test(answer.trim())) throw new MillraceError('ABORTED', 'nothing was done');
+  if (options.yes !== true) await confirm('Go on?');
   return cluster;
 }
 

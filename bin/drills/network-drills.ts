@@ -1,5 +1,6 @@
 /** Drills of links that are cut, one-way or lossy, and of leaders that are late without being dead. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { parseEpoch } from '../../ha/services.js';
 import { MillraceError } from '../../lib/base/errors.js';
 import { waitUntilGone } from '../local/managed-process.js';
 import type { Drill, DrillContext, DrillFindings } from './drill.js';
@@ -225,7 +226,7 @@ async function loseStandbyLeases(context: DrillContext): Promise<DrillFindings> 
   const gone = new Set(waiting.map(({ createRevision }) => createRevision));
   const phantom = readEvents(cluster, deathAt).find(
     ({ event, fields }) =>
-      event === 'leader.active' && gone.has(Number(String(fields['epoch']).split('.')[1])),
+      event === 'leader.active' && gone.has(parseEpoch(String(fields['epoch']))?.revision ?? NaN),
   );
   if (phantom !== undefined)
     throw new MillraceError(

@@ -1,5 +1,6 @@
 /** What drills look at: who leads, which attempts run, what the processes said; and the checks of "nothing happened". */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { compareEpochs, parseEpoch } from '../../ha/services.js';
 import { MillraceError } from '../../lib/base/errors.js';
 import type { JobDetails } from '../../lib/gateway/client-gateway.js';
 import { etcdMemberStatus } from '../local/etcd-member.js';
@@ -100,6 +101,11 @@ export function attemptsOf(job: JobDetails): Attempts {
   );
 }
 
+/** Tasks that do not run as the attempt that ran before: place, attempt before. */
+export function changedAttempts(before: Attempts, now: Attempts): [string, string][] {
+  return [...before].filter(([place, id]) => now.get(place) !== id);
+}
+
 /** How things were before the fault. */
 export interface Before {
   readonly leader: string;
@@ -132,7 +138,7 @@ export async function mustKeepAttempts({ run }: DrillContext, before: Before): P
   });
   if (job === undefined) throw new MillraceError('INVARIANT', 'no details after waiting');
   const now = attemptsOf(job);
-  const changed = [...before.attempts].filter(([place, id]) => now.get(place) !== id);
+  const changed = changedAttempts(before.attempts, now);
   if (changed.length > 0 || job.generation !== before.generation)
     throw new MillraceError(
       'INVARIANT',
@@ -169,10 +175,8 @@ export async function mustHaveFailedOver(
     ({ epoch } = await run.details());
     return epoch !== before.epoch;
   });
-  const order = (text: string): number[] => text.split('.').map(Number);
-  const [oldEra = 0, oldRevision = 0] = order(before.epoch);
-  const [era = 0, revision = 0] = order(epoch);
-  if (era < oldEra || (era === oldEra && revision <= oldRevision))
+  const [older, newer] = [parseEpoch(before.epoch), parseEpoch(epoch)];
+  if (older === undefined || newer === undefined || compareEpochs(newer, older) <= 0)
     throw new MillraceError('INVARIANT', `epoch ${epoch} follows epoch ${before.epoch}`);
   return epoch;
 }

@@ -1,6 +1,7 @@
 /** Every fenced write a cluster's leaders made, from etcd's history (kept for at least 30 minutes by our members). */
 import { Keys } from '../../ha/keys.js';
 import { prefixEnd } from '../../ha/kv-store.js';
+import { parseEpoch } from '../../ha/services.js';
 import { writeIdOf } from '../../ha/values.js';
 import { MillraceError } from '../../lib/base/errors.js';
 import type { Env } from '../../lib/base/env.js';
@@ -32,9 +33,10 @@ export async function readWriteHistory(cluster: LocalCluster): Promise<FencedWri
         {
           onEvents: (events) => {
             for (const { type, entry } of events) {
-              const [era, epochRevision] = (writeIdOf(entry) ?? '').split('.').map(Number);
-              if (type === 'put' && era !== undefined && epochRevision !== undefined) {
-                found.push({ key: entry.key, revision: entry.modRevision, epochRevision });
+              const epoch = parseEpoch(writeIdOf(entry));
+              if (type === 'put' && epoch !== undefined) {
+                const { key, modRevision: revision } = entry;
+                found.push({ key, revision, epochRevision: epoch.revision });
               }
               if (entry.key !== marker || type !== 'put') continue;
               watch.close();

@@ -1,4 +1,5 @@
 /** Rounds of drills, and the spread of what they found. */
+import { percentile } from '../percentile.js';
 import type { DrillReport } from './drill.js';
 
 export interface Spread {
@@ -65,8 +66,8 @@ export function spreads(reports: readonly DrillReport[]): DrillSpread[] {
 }
 
 function spreadOf(finding: string, found: readonly (number | string | undefined)[]): Spread[] {
-  const values = found.filter((one) => typeof one === 'number').sort((a, b) => a - b);
-  const at = (share: number): number => values[Math.ceil(share * values.length) - 1] ?? 0;
+  const values = found.filter((one) => typeof one === 'number');
   if (values.length === 0) return [];
-  return [{ finding, rounds: values.length, p50: at(0.5), p99: at(0.99), worst: at(1) }];
+  const [p50, p99] = [percentile(values, 0.5), percentile(values, 0.99)];
+  return [{ finding, rounds: values.length, p50, p99, worst: Math.max(...values) }];
 }

@@ -23,20 +23,3 @@ export function withTimeout<T>(
     work.finally(cancel).then(resolve, reject);
   });
 }
-
-/** Rejects with ABORTED when the signal aborts first. */
-export function withSignal<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
-  return new Promise<T>((resolve, reject) => {
-    const onAbort = (): void => {
-      reject(new MillraceError('ABORTED', 'the operation was cancelled', { cause: signal.reason }));
-    };
-    if (signal.aborted) {
-      onAbort();
-      return;
-    }
-    signal.addEventListener('abort', onAbort, { once: true });
-    work.then(resolve, reject).finally(() => {
-      signal.removeEventListener('abort', onAbort);
-    });
-  });
-}

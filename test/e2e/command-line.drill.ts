@@ -159,7 +159,7 @@ await t.test('drills on a cluster in use say what they would strike, and ask', a
   const args = ['drill', 'run', 'etcd-leader-kill', '--on', 'day', '--dir', folder];
   const refused = await millrace(args);
   t.equal(refused.code, 2, refused.stderr);
-  t.match(refused.stderr, /free slots|say --yes/);
+  t.match(refused.stderr, /free slots|give --yes/);
   const unable = await millrace(['drill', 'run', 'etcd-no-space', '--on', 'day', '--dir', folder]);
   t.equal(unable.code, 2);
   t.match(unable.stderr, /a cluster of their own/);

@@ -9,7 +9,7 @@ import {
   judgeMembers,
   judgeVersion,
 } from '../../../bin/doctor/etcd-verdicts.js';
-import { percentile } from '../../../bin/doctor/finding.js';
+import { percentile } from '../../../bin/percentile.js';
 import {
   judgeCores,
   judgeMemory,

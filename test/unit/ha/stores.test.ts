@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { MillraceError } from '../../../lib/base/errors.js';
 import type { JobId, TaskManagerId } from '../../../lib/base/ids.js';
-import { raiseClusterEra } from '../../../ha/index.js';
 import { Keys } from '../../../ha/keys.js';
 import { decodeText, encodeText, prefixEnd } from '../../../ha/kv-store.js';
 import type { CheckpointPointer, JobResult, Leadership, StoredJob } from '../../../ha/services.js';
@@ -424,16 +423,6 @@ t.test('values are text that an administrator can read', async (t) => {
     submissionId: 's1',
     desired: 'RUNNING',
   });
-});
-
-t.test('a new era puts every later epoch above all former ones', async (t) => {
-  const l = await leader(t);
-  const { era } = l.leadership.epoch;
-  await l.election.close();
-  t.equal(await raiseClusterEra(l.kv, 'test'), era + 1);
-  const b = await l.cluster.candidate('b');
-  t.equal((await b.contender.leads()).epoch.era, era + 1);
-  t.equal(await codeOf(raiseClusterEra(l.kv, 'none')), 'CLUSTER_MISMATCH');
 });
 
 t.test('a write that is refused after its answer was lost is reported as written', async (t) => {
