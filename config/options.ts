@@ -274,7 +274,7 @@ export const options = {
     'taskmanager.leaderless.timeout',
     durationType({ min: 1000 }),
     '30 s',
-    'How long tasks go on without a leader while etcd can be read and names none.',
+    'How long tasks go on while their TaskManager reads etcd and no leader has it registered.',
   ),
 
   // --- network -------------------------------------------------------------------------------------------------

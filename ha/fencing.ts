@@ -1,6 +1,6 @@
 /**
  * The only way a leader writes: transactions that compare the create revision of its candidate key
- * (ha.md 5.2). The key of a deposed leader is gone before its successor can be elected, so nothing it
+ * (docs/adr/0003). The key of a deposed leader is gone before its successor can be elected, so nothing it
  * writes can land after the successor's first write; no clock is involved.
  *
  * A write whose answer was lost is sent again: its own comparisons keep it from being applied twice,

@@ -24,7 +24,7 @@ export interface HighAvailabilityOptions {
    * stay in memory. Leave it out for an in-memory store, whose end would look like lost HA data later.
    */
   readonly storageDir?: string;
-  /** A leader that stops is replaced after this time. Default 3,000 ms; 5,000 with a foreign etcd. */
+  /** A leader whose machine is lost is deposed after this time: nobody saw it die. Default 3,000 ms. */
   readonly leaseTtlMs?: number;
   /** etcd's own election timeout: the lease must outlast an election of etcd. Default 500 ms. */
   readonly electionTimeoutMs?: number;
@@ -58,7 +58,7 @@ export async function createHighAvailability(
   if (leaseTtlMs < least) {
     throw new MillraceError(
       'CONFIG',
-      `high-availability.lease-ttl is ${String(leaseTtlMs)} ms, but ${String(least)} ms are needed to outlast one failed member and one election of etcd (3 tries of ${String(tryTimeoutMs)} ms + 2 election timeouts of ${String(electionTimeoutMs)} ms)`,
+      `high-availability.etcd.lease-ttl is ${String(leaseTtlMs)} ms, but ${String(least)} ms are needed to outlast one failed member and one election of etcd (3 tries of ${String(tryTimeoutMs)} ms + 2 election timeouts of ${String(electionTimeoutMs)} ms)`,
     );
   }
   const haEnv = childEnv(env, 'high-availability');

@@ -1,6 +1,5 @@
 /**
- * Decides when a process is a candidate, the leader, suspended, or no longer either (ha.md 5.2,
- * decisions "Leadership" 1-3).
+ * Decides when a process is a candidate, the leader, suspended, or no longer either.
  *
  * - A candidacy is one lease and one key, created once; its create revision is its place in the queue
  *   and, when it leads, the revision of its epoch. Once the key is gone the candidacy is over, whatever

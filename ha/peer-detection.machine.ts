@@ -1,6 +1,6 @@
 /**
  * When a standby takes the leader for dead: it held a connection to it, the connection closed, and new ones are
- * refused several times in a row, so the machine is there and the process is not (ha.md 2.1).
+ * refused several times in a row, so the machine is there and the process is not (docs/adr/0016).
  *
  * The accepted socket of a dying process closes before its listener does: one probe may still be accepted. Whoever
  * only closes connections, is slow, or cannot be reached, is left to its supervisor and its lease. A wrong verdict

@@ -3,7 +3,7 @@
  * leader writes. The etcd and the in-memory `KvStore` both serve it; "no HA" is the in-memory one.
  *
  * Every store of a `Leadership` writes through a transaction that compares the create revision of this
- * leader's candidate key (ha.md 5.2). A call rejects with LEADERSHIP_LOST once that key is gone,
+ * leader's candidate key (docs/adr/0003). A call rejects with LEADERSHIP_LOST once that key is gone,
  * CONFLICT when the object changed meanwhile, ETCD_UNAVAILABLE when the outcome could not be learned
  * within its bound; it never reports a failure for a write that happened.
  */

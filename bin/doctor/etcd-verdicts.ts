@@ -79,7 +79,7 @@ function judgeMember(member: StoreMember, quotaBytes: number): Finding {
     return problem(
       check,
       `${endpoint} has no space left (alarm NOSPACE): jobs cannot be submitted, checkpoints cannot complete`,
-      'compact, defragment every member, raise --quota-backend-bytes if need be, then `etcdctl alarm disarm`: docs/guides/operating.md',
+      'compact, defragment every member, raise --quota-backend-bytes if need be, then `etcdctl alarm disarm`: docs/guides/etcd.md',
     );
   }
   if (alarms.length > 0) {

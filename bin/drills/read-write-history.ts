@@ -19,7 +19,7 @@ export async function readWriteHistory(cluster: LocalCluster): Promise<FencedWri
     log: silentLogger,
     metrics: new MetricRegistry(),
   };
-  // etcd's client is slow to load: every command imports the list of drills.
+  // etcd's client is slow to load, and few drills need it.
   const { EtcdKvStore } = await import('../../ha/etcd/etcd-kv-store.js');
   const kv = new EtcdKvStore(env, { endpoints: cluster.endpoints });
   try {

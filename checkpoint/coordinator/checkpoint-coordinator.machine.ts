@@ -602,7 +602,7 @@ export class CheckpointCoordinatorMachine {
     this.#emit(wanted === undefined ? { type: 'cancelTimer' } : { type: 'armTimer', at: wanted });
   }
 
-  // ---- Helpers ---------------------------------------------------------------------------------
+  // ---- Parts of the steps -----------------------------------------------------------------------
 
   #find(checkpointId: number, state: PendingCheckpoint['state']): PendingCheckpoint | undefined {
     return this.#pending.find((one) => one.checkpointId === checkpointId && one.state === state);

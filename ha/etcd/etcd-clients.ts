@@ -1,7 +1,7 @@
 /**
  * The etcd3 clients of one member. Three of a single host each: an error on one of them closes etcd3's connections of
  * that client, and must not take watches or lease renewals along. etcd3's own retries, circuit breaker, leases,
- * watchers, elections and password authentication are not used (ha.md section 3 has the reasons).
+ * watchers, elections and password authentication are not used (docs/adr/0002 has the reasons).
  */
 import { InterceptingCall, type CallOptions as GrpcCallOptions } from '@grpc/grpc-js';
 import { Etcd3, type IOptions } from 'etcd3';

@@ -1,7 +1,7 @@
 /**
  * A JobManager: stands by until it is elected, then runs the ResourceManager and the Dispatcher of that
  * leadership. When the leadership is over everything of it is closed, and the process is to end: a clean
- * start is the simplest correct way back (decisions.md, Leadership).
+ * start is the simplest correct way back.
  */
 import {
   compareEpochs,

@@ -1,5 +1,5 @@
 /**
- * Contents of windows, window first: a table of keys per window (performance.md F). A window's keys go from
+ * Contents of windows, window first: a table of keys per window (docs/adr/0014). A window's keys go from
  * pending to fired (or away) one by one, so that a snapshot between two of them repeats none and loses none.
  * A part of the keyed state.
  */

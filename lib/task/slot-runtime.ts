@@ -1,6 +1,6 @@
 /**
- * Runs all tasks of a slot cooperatively on the current thread, by the rules of decisions.md "The
- * cooperative slot". Owned by a slot host (a worker's entry, or the calling thread), which ends the thread
+ * Runs all tasks of a slot cooperatively on the current thread, by the rules of docs/adr/0004.
+ * Owned by a slot host (a worker's entry, or the calling thread), which ends the thread
  * when a cancelled task does not come back. Everything it says goes through `ports.report`; the last
  * message is `closed`.
  */

@@ -1,7 +1,7 @@
 /**
  * Timers of one time domain of one operator subtask: a set of (key, timestamp), fired in order of time
  * and, within a time, of registration. One list of timers per timestamp and a heap of the distinct timestamps: timers
- * of windows and of rounded times share lists, a timer of its own time is one row (performance.md G). A part of the
+ * of windows and of rounded times share lists, a timer of its own time is one row. A part of the
  * keyed state: keys are slots of the backend's index, which a timer holds.
  */
 import { fmix32, hashKey } from '../state/key-group.js';

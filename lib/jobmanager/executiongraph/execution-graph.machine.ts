@@ -641,7 +641,7 @@ export class ExecutionGraph {
     this.#effects.push({ kind: 'jobEnded', status, ...(failure !== undefined && { failure }) });
   }
 
-  // ---- Helpers ---------------------------------------------------------------------------------
+  // ---- Parts of the steps -----------------------------------------------------------------------
 
   #endExecution(execution: Execution | undefined, to: 'CANCELED' | 'FAILED', at: Instant): void {
     if (execution !== undefined && !isExecutionTerminal(execution.state))

@@ -15,10 +15,10 @@ export interface EnumeratorSpec {
 }
 
 export type CoordinatorCommand =
-  /** Replaces all enumerators; answers and assignments of the older incarnation no longer count. */
+  /** Replaces all enumerators; answers and assignments of an earlier reset no longer count. */
   | {
       readonly kind: 'reset';
-      readonly incarnation: number;
+      readonly resetNumber: number;
       readonly sources: readonly EnumeratorSpec[];
     }
   | { readonly kind: 'addReader'; readonly operatorId: OperatorId; readonly subtask: number }
@@ -41,10 +41,10 @@ export type CoordinatorCommand =
 
 /** In the order things happened in the enumerator: an assignment before a snapshot comes before it. */
 export type CoordinatorReply =
-  | { readonly kind: 'ready'; readonly incarnation: number }
+  | { readonly kind: 'ready'; readonly resetNumber: number }
   | {
       readonly kind: 'assigned';
-      readonly incarnation: number;
+      readonly resetNumber: number;
       readonly operatorId: OperatorId;
       readonly subtask: number;
       readonly splits: readonly unknown[];
@@ -52,25 +52,25 @@ export type CoordinatorReply =
   /** `addReader` was taken: what comes after it is meant for that reader, not for the one before it. */
   | {
       readonly kind: 'readerAdded';
-      readonly incarnation: number;
+      readonly resetNumber: number;
       readonly operatorId: OperatorId;
       readonly subtask: number;
     }
   | {
       readonly kind: 'noMoreSplits';
-      readonly incarnation: number;
+      readonly resetNumber: number;
       readonly operatorId: OperatorId;
       readonly subtask: number;
     }
   | {
       readonly kind: 'snapshotTaken';
-      readonly incarnation: number;
+      readonly resetNumber: number;
       readonly operatorId: OperatorId;
       readonly checkpointId: number;
       readonly state: Uint8Array;
     }
   /** User code threw, or the thread ended. */
-  | { readonly kind: 'failed'; readonly incarnation: number; readonly failure: Failure };
+  | { readonly kind: 'failed'; readonly resetNumber: number; readonly failure: Failure };
 
 export interface CoordinatorHost extends Closeable {
   send(command: CoordinatorCommand): void;

@@ -15,7 +15,7 @@ export class EnumeratorRunner {
   readonly #env: Env;
   readonly #functions: FunctionSource;
   readonly #emit: Emit;
-  #incarnation = 0;
+  #resetNumber = 0;
   #enumerators = new Map<OperatorId, EnumeratorHolder>();
 
   constructor(env: Env, functions: FunctionSource, emit: Emit) {
@@ -26,7 +26,7 @@ export class EnumeratorRunner {
 
   handle(command: CoordinatorCommand): void {
     if (command.kind === 'reset') {
-      void this.#reset(command.incarnation, command.sources);
+      void this.#reset(command.resetNumber, command.sources);
       return;
     }
     this.#enumerators.get(command.operatorId)?.handle(command);
@@ -38,11 +38,11 @@ export class EnumeratorRunner {
     await Promise.all(holders.map((holder) => holder.close()));
   }
 
-  async #reset(incarnation: number, sources: readonly EnumeratorSpec[]): Promise<void> {
-    this.#incarnation = incarnation;
+  async #reset(resetNumber: number, sources: readonly EnumeratorSpec[]): Promise<void> {
+    this.#resetNumber = resetNumber;
     const old = [...this.#enumerators.values()];
     const emit: Emit = (reply) => {
-      if (this.#incarnation === incarnation) this.#emit(reply);
+      if (this.#resetNumber === resetNumber) this.#emit(reply);
     };
     try {
       this.#enumerators = new Map(
@@ -50,22 +50,22 @@ export class EnumeratorRunner {
           const source = this.#functions.source(spec.operatorId);
           return [
             spec.operatorId,
-            new EnumeratorHolder(this.#env, source, spec, { incarnation, emit }),
+            new EnumeratorHolder(this.#env, source, spec, { resetNumber, emit }),
           ];
         }),
       );
       const started = [...this.#enumerators.values()];
       await Promise.all(old.map((holder) => holder.close()));
       await Promise.all(started.map((holder) => holder.start()));
-      emit({ kind: 'ready', incarnation });
+      emit({ kind: 'ready', resetNumber });
     } catch (error) {
-      emit({ kind: 'failed', incarnation, failure: userFailure(error) });
+      emit({ kind: 'failed', resetNumber, failure: userFailure(error) });
     }
   }
 }
 
 interface Reporting {
-  readonly incarnation: number;
+  readonly resetNumber: number;
   readonly emit: Emit;
 }
 
@@ -145,8 +145,8 @@ class EnumeratorHolder {
 
   #reportReader(subtask: number): void {
     const { operatorId } = this.#spec;
-    const { incarnation, emit } = this.#reporting;
-    emit({ kind: 'readerAdded', incarnation, operatorId, subtask });
+    const { resetNumber, emit } = this.#reporting;
+    emit({ kind: 'readerAdded', resetNumber, operatorId, subtask });
   }
 
   #adoptSplits(splits: readonly unknown[], subtask: number): void {
@@ -175,7 +175,7 @@ class EnumeratorHolder {
     const { operatorId } = this.#spec;
     this.#reporting.emit({
       kind: 'snapshotTaken',
-      incarnation: this.#reporting.incarnation,
+      resetNumber: this.#reporting.resetNumber,
       operatorId,
       checkpointId,
       state,
@@ -195,14 +195,14 @@ class EnumeratorHolder {
     if (this.#isClosed) return;
     this.#reporting.emit({
       kind: 'failed',
-      incarnation: this.#reporting.incarnation,
+      resetNumber: this.#reporting.resetNumber,
       failure: userFailure(error),
     });
   }
 
   #context(): SplitEnumeratorContext<unknown> {
     const { operatorId, parallelism } = this.#spec;
-    const { incarnation, emit } = this.#reporting;
+    const { resetNumber, emit } = this.#reporting;
     const checkSubtask = (subtask: number): void => {
       if (Number.isInteger(subtask) && subtask >= 0 && subtask < parallelism) return;
       throw new RangeError(
@@ -216,11 +216,11 @@ class EnumeratorHolder {
         checkSubtask(subtask);
         if (splits.length === 0) return;
         this.#hasAssigned = true;
-        emit({ kind: 'assigned', incarnation, operatorId, subtask, splits: [...splits] });
+        emit({ kind: 'assigned', resetNumber, operatorId, subtask, splits: [...splits] });
       },
       signalNoMoreSplits: (subtask) => {
         checkSubtask(subtask);
-        emit({ kind: 'noMoreSplits', incarnation, operatorId, subtask });
+        emit({ kind: 'noMoreSplits', resetNumber, operatorId, subtask });
       },
       callAsync: (fn, periodMs = 0) => {
         const run = (): void => {

@@ -51,7 +51,7 @@ export class SourceCoordinators implements Closeable {
   readonly #deps: SourceCoordinatorsDeps;
   readonly #sources = new Map<OperatorId, SourceVertex>();
   #host: CoordinatorHost | undefined;
-  #incarnation = 0;
+  #resetNumber = 0;
   #ready: Deferred<void> | undefined;
   #isFailed = false;
   /** Commands for adopted enumerators that have not started yet. */
@@ -101,12 +101,12 @@ export class SourceCoordinators implements Closeable {
       this.#host = undefined;
       this.#isFailed = false;
     }
-    this.#incarnation += 1;
-    const incarnation = this.#incarnation;
+    this.#resetNumber += 1;
+    const resetNumber = this.#resetNumber;
     // What the readers before them had still asked for is no longer wanted.
     for (const { coordinator } of this.#sources.values()) coordinator.resetAll();
     this.#early = [];
-    await this.#startEnumerators(incarnation, states);
+    await this.#startEnumerators(resetNumber, states);
   }
 
   /**
@@ -115,26 +115,26 @@ export class SourceCoordinators implements Closeable {
    */
   adopt(adoption: SourceAdoption): void {
     if (this.#sources.size === 0) return;
-    this.#incarnation += 1;
-    const incarnation = this.#incarnation;
+    this.#resetNumber += 1;
+    const resetNumber = this.#resetNumber;
     this.#early = [];
     for (const [operatorId, { coordinator }] of this.#sources)
       coordinator.adopt(adoption.readers.get(operatorId) ?? [], adoption.checkpointId);
-    this.#startAdopted(incarnation, adoption).catch((error: unknown) => {
-      if (this.#incarnation !== incarnation) return;
+    this.#startAdopted(resetNumber, adoption).catch((error: unknown) => {
+      if (this.#resetNumber !== resetNumber) return;
       this.#deps.onAdoptionFailed(toFailure(error));
     });
   }
 
-  async #startAdopted(incarnation: number, { mayStart, states }: SourceAdoption): Promise<void> {
+  async #startAdopted(resetNumber: number, { mayStart, states }: SourceAdoption): Promise<void> {
     await mayStart;
     const read = await states();
-    if (this.#incarnation !== incarnation) return;
-    await this.#startEnumerators(incarnation, read);
+    if (this.#resetNumber !== resetNumber) return;
+    await this.#startEnumerators(resetNumber, read);
   }
 
   async #startEnumerators(
-    incarnation: number,
+    resetNumber: number,
     states: ReadonlyMap<OperatorId, Uint8Array>,
   ): Promise<void> {
     const ready = new Deferred<void>();
@@ -143,7 +143,7 @@ export class SourceCoordinators implements Closeable {
     this.#host ??= this.#openHost();
     this.#host.send({
       kind: 'reset',
-      incarnation,
+      resetNumber,
       sources: [...this.#sources].map(([operatorId, { parallelism }]) => {
         const state = states.get(operatorId);
         return { operatorId, parallelism, ...(state !== undefined && { state }) };
@@ -157,12 +157,12 @@ export class SourceCoordinators implements Closeable {
         ready.promise,
       );
     } catch (error) {
-      if (this.#incarnation === incarnation) this.#isFailed = true;
+      if (this.#resetNumber === resetNumber) this.#isFailed = true;
       throw error;
     } finally {
       if (this.#ready === ready) this.#ready = undefined;
     }
-    if (this.#incarnation !== incarnation) return;
+    if (this.#resetNumber !== resetNumber) return;
     for (let next = this.#early?.shift(); next !== undefined; next = this.#early?.shift())
       this.#host?.send(next);
     this.#early = undefined;
@@ -212,7 +212,7 @@ export class SourceCoordinators implements Closeable {
     const host = this.#host;
     this.#host = undefined;
     this.#early = undefined;
-    this.#incarnation += 1;
+    this.#resetNumber += 1;
     this.#ready?.reject(new MillraceError('CLOSED', 'the job ended'));
     for (const { coordinator } of this.#sources.values()) coordinator.close();
     await host?.close();
@@ -226,7 +226,7 @@ export class SourceCoordinators implements Closeable {
   }
 
   #onReply(reply: CoordinatorReply): void {
-    if (reply.incarnation !== this.#incarnation) return;
+    if (reply.resetNumber !== this.#resetNumber) return;
     switch (reply.kind) {
       case 'ready':
         this.#ready?.resolve();
@@ -251,7 +251,7 @@ export class SourceCoordinators implements Closeable {
         else if (reply.failure.code === 'ADOPTION_REFUSED')
           this.#deps.onAdoptionFailed(reply.failure);
         // While it only warms up nothing depends on it: the first reset opens another one.
-        else if (this.#incarnation > 0) this.#deps.onFailed(reply.failure);
+        else if (this.#resetNumber > 0) this.#deps.onFailed(reply.failure);
     }
   }
 }

@@ -53,7 +53,7 @@ class WorkerCoordinatorHost implements CoordinatorHost {
   readonly #env: Env;
   readonly #onReply: (reply: CoordinatorReply) => void;
   #early: CoordinatorCommand[] = [];
-  #incarnation = 0;
+  #resetNumber = 0;
   #worker: Worker | undefined;
   #bundle: LocalBundle | undefined;
   #isClosed = false;
@@ -74,7 +74,7 @@ class WorkerCoordinatorHost implements CoordinatorHost {
   }
 
   send(command: CoordinatorCommand): void {
-    if (command.kind === 'reset') this.#incarnation = command.incarnation;
+    if (command.kind === 'reset') this.#resetNumber = command.resetNumber;
     if (this.#worker === undefined) this.#early.push(command);
     else this.#worker.postMessage(command);
   }
@@ -154,6 +154,6 @@ class WorkerCoordinatorHost implements CoordinatorHost {
   #fail(failure: Failure): void {
     this.#started();
     if (this.#isClosed) return;
-    this.#onReply({ kind: 'failed', incarnation: this.#incarnation, failure });
+    this.#onReply({ kind: 'failed', resetNumber: this.#resetNumber, failure });
   }
 }

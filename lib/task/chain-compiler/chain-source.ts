@@ -1,6 +1,6 @@
 /**
  * The text of a chain's generated code: one function from the record that comes in to the encoders of the channels
- * it leaves by, with the operators in between inlined (performance.md, 0.1: V8 then removes the records in between).
+ * it leaves by, with the operators in between inlined (docs/adr/0012: V8 then removes the records in between).
  * Pure: nothing is bound or run here, so that the text can be shown without a job that runs.
  */
 import { InvariantError } from '../../base/assert.js';

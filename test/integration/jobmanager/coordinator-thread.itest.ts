@@ -76,11 +76,11 @@ class Thread {
     }
   }
 
-  reset(incarnation: number, state?: Uint8Array): void {
+  reset(resetNumber: number, state?: Uint8Array): void {
     const { operatorId } = this;
     this.host.send({
       kind: 'reset',
-      incarnation,
+      resetNumber,
       sources: [{ operatorId, parallelism: 2, ...(state && { state }) }],
     });
     for (const subtask of [0, 1]) this.host.send({ kind: 'addReader', operatorId, subtask });
@@ -112,13 +112,13 @@ async function open(t: Test, words: readonly string[]): Promise<Thread> {
 }
 
 t.test(
-  'splits are assigned in order, snapshots say what is left, a new incarnation starts from one',
+  'splits are assigned in order, snapshots say what is left, a reset starts from one',
   async (t) => {
     const thread = await open(t, ['a', 'b', 'c']);
     thread.reset(1);
     await thread.next('ready');
     thread.request(1);
-    t.match(await thread.next('assigned'), { incarnation: 1, subtask: 1, splits: ['a'] });
+    t.match(await thread.next('assigned'), { resetNumber: 1, subtask: 1, splits: ['a'] });
     thread.host.send({ kind: 'snapshot', operatorId: thread.operatorId, checkpointId: 4 });
     const { state, checkpointId } = await thread.next('snapshotTaken');
     t.equal(checkpointId, 4);
@@ -128,7 +128,7 @@ t.test(
     thread.reset(2, state);
     await thread.next('ready');
     for (let i = 0; i < 3; i++) thread.request(0);
-    t.match(await thread.next('assigned'), { incarnation: 2, splits: ['b'] });
+    t.match(await thread.next('assigned'), { resetNumber: 2, splits: ['b'] });
     t.match(await thread.next('assigned'), { splits: ['c'] });
     t.match(await thread.next('noMoreSplits'), { subtask: 0 });
   },

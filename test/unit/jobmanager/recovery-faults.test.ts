@@ -93,7 +93,7 @@ t.test('of two restarts at once only the later one sets up the enumerators', asy
   sources.warmUp();
   replies[0]?.({
     kind: 'failed',
-    incarnation: 0,
+    resetNumber: 0,
     failure: { name: 'Error', message: 'no bundle' },
   });
   t.same(failures, [], 'nothing needs the thread yet');
@@ -101,7 +101,7 @@ t.test('of two restarts at once only the later one sets up the enumerators', asy
   t.equal(replies.length, 2, 'a new thread is tried');
   const second = sources.reset(new Map());
   await t.rejects(first, { code: 'ABORTED' });
-  replies[1]?.({ kind: 'ready', incarnation: 2 });
+  replies[1]?.({ kind: 'ready', resetNumber: 2 });
   await second;
   t.equal(replies.length, 2);
   await sources.close();
