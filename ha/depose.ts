@@ -4,7 +4,7 @@
  */
 import { hasCode } from '../lib/base/errors.js';
 import type { TaskManagerId } from '../lib/base/ids.js';
-import { Keys } from './keys.js';
+import type { Keys } from './keys.js';
 import { prefixEnd, type CallOptions, type KvStore } from './kv-store.js';
 import type { LeaderEpoch } from './services.js';
 import { decodeTaskManager } from './task-manager-registry.js';
@@ -18,16 +18,7 @@ export interface DeposeOptions extends CallOptions {
  * Ends the candidacy, or leadership, of exactly this epoch; a successor is not touched. One transaction when it led and
  * `key` is given. Resolves with whether it was still leading or waiting; rejects with ETCD_UNAVAILABLE.
  */
-export function deposeCandidate(
-  kv: KvStore,
-  clusterId: string,
-  epoch: LeaderEpoch,
-  options?: DeposeOptions,
-): Promise<boolean> {
-  return deposeWithKeys(kv, new Keys(clusterId), epoch, options);
-}
-
-export async function deposeWithKeys(
+export async function deposeCandidate(
   kv: KvStore,
   keys: Keys,
   epoch: LeaderEpoch,
@@ -79,11 +70,11 @@ async function findCandidate(
  */
 export async function removeTaskManager(
   kv: KvStore,
-  clusterId: string,
+  keys: Keys,
   taskManagerId: TaskManagerId,
   pid: number,
 ): Promise<boolean> {
-  const key = new Keys(clusterId).taskManager(taskManagerId);
+  const key = keys.taskManager(taskManagerId);
   const entry = await kv.get(key);
   if (entry === undefined || decodeTaskManager(entry).pid !== pid) return false;
   try {

@@ -14,8 +14,6 @@ import type { PeerConnector } from './peer-connection.js';
 import type { HighAvailability } from './services.js';
 import { LeasedRegistration } from './task-manager-registry.js';
 
-export { deposeCandidate } from './depose.js';
-
 export interface HighAvailabilityOptions {
   /** Chosen by people; names the key prefix. 1-64 letters, digits, dots, dashes and underscores. */
   readonly clusterId: string;

@@ -8,7 +8,7 @@ import type { Env } from '../lib/base/env.js';
 import { hasCode } from '../lib/base/errors.js';
 import { backoffDelay } from '../lib/base/retry.js';
 import { prefixEnd, type Compare, type LeaseId, type TxnResult } from './kv-store.js';
-import { deposeWithKeys } from './depose.js';
+import { deposeCandidate } from './depose.js';
 import {
   ElectionMachine,
   type ElectionEffect,
@@ -115,13 +115,9 @@ export class KvLeaderElection implements LeaderElection {
     await Promise.all(this.#work);
   }
 
-  /** Stops and resumes renewing the lease, as a stopped process does; for tests and drills. */
+  /** Stops renewing the lease, as a stopped process does; for tests. */
   pauseLease(): void {
     this.#candidacy?.keeper.pause();
-  }
-
-  unpauseLease(): void {
-    this.#candidacy?.keeper.unpause();
   }
 
   #step(input: ElectionInput): void {
@@ -262,7 +258,7 @@ export class KvLeaderElection implements LeaderElection {
     const { kv, keys } = this.#deps;
     try {
       const call = { key, timeoutMs: this.#options.tryTimeoutMs };
-      await deposeWithKeys(kv, keys, this.#epoch(revision), call);
+      await deposeCandidate(kv, keys, this.#epoch(revision), call);
     } catch (error) {
       this.#env.log.debug({ err: error }, 'the candidate key is left to its lease');
     }

@@ -76,15 +76,10 @@ export class LeaseKeeper implements Closeable {
     return this.#env.clock.now() < this.#machine.validUntil;
   }
 
-  /** Stops renewing without giving the lease up, as a stopped process does; for tests and drills. */
+  /** Stops renewing without giving the lease up, as a stopped process does; for tests. */
   pause(): void {
     this.#paused = true;
     this.#cancelTimer();
-  }
-
-  unpause(): void {
-    this.#paused = false;
-    this.#step({ type: 'timerFired' });
   }
 
   /** Revokes the lease, which deletes its keys; gives up on that when the store does not answer. */

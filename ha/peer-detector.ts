@@ -2,7 +2,7 @@
 import type { CancelTimer } from '../lib/base/clock.js';
 import type { Env } from '../lib/base/env.js';
 import type { Closeable } from '../lib/base/lifecycle.js';
-import { deposeWithKeys } from './depose.js';
+import { deposeCandidate } from './depose.js';
 import type { Keys } from './keys.js';
 import type { KvStore } from './kv-store.js';
 import type { LeadershipState, LeadershipWatch } from './leadership-watch.js';
@@ -126,7 +126,7 @@ export class PeerDetector implements Closeable {
     if (this.#deps.ownRevision() === undefined) return;
     const began = clock.now();
     const noticedAt = clock.wallTime() - (began - closedAt);
-    const work: Promise<void> = deposeWithKeys(this.#deps.kv, this.#deps.keys, epoch, { key })
+    const work: Promise<void> = deposeCandidate(this.#deps.kv, this.#deps.keys, epoch, { key })
       .then((deposed) => {
         if (deposed) this.#deps.onDeposed(epoch, noticedAt);
         // Its deletion is known here before the watch says so.

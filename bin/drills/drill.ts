@@ -1,4 +1,4 @@
-/** What a failover drill is: a fault, injected into a real cluster under load, and what must hold afterwards. */
+/** What a drill is: a fault, injected into a real cluster under load, and what must hold afterwards. */
 import type { LocalCluster } from '../local/local-cluster.js';
 import type { AccessLogRun } from './access-log-run.js';
 import type { ClusterLinks, LinkKind } from './cluster-links.js';

@@ -309,7 +309,7 @@ export const networkDrills: readonly Drill[] = [
   {
     name: 'answers-lost',
     fault: "etcd's answers to the writes of checkpoint pointers and of the job's result are lost",
-    mustHold: 'what was written is found out: one pointer, one result, no failover, no restart',
+    mustHold: 'what was written is found out: one pointer, one result, no takeover, no restart',
     cluster: { links: ['etcd'] },
     job: (soak) => ({ rate: soak ? 250 : 700 }),
     inject: loseAnswersToLeader,
@@ -338,7 +338,7 @@ export const networkDrills: readonly Drill[] = [
   {
     name: 'false-depose',
     fault: 'a healthy leader is deposed: its port refuses connections as if it were dead',
-    mustHold: 'one failover and no more; the old one ends and stands by; every task goes on',
+    mustHold: 'one takeover and no more; the old one ends and stands by; every task goes on',
     cluster: { links: ['rpc'] },
     inject: deposeHealthyLeader,
   },

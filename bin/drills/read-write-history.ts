@@ -4,22 +4,13 @@ import { prefixEnd } from '../../ha/kv-store.js';
 import { parseEpoch } from '../../ha/services.js';
 import { writeIdOf } from '../../ha/values.js';
 import { MillraceError } from '../../lib/base/errors.js';
-import type { Env } from '../../lib/base/env.js';
-import { silentLogger } from '../../lib/base/logger.js';
-import { MetricRegistry } from '../../lib/base/metrics.js';
-import { SystemClock } from '../../lib/base/system-clock.js';
-import { SystemRandom } from '../../lib/base/system-random.js';
+import { commandEnv } from '../commands/etcd-target.js';
 import type { LocalCluster } from '../local/local-cluster.js';
 import type { FencedWrite } from './write-history.js';
 
 export async function readWriteHistory(cluster: LocalCluster): Promise<FencedWrite[]> {
-  const env: Env = {
-    clock: new SystemClock(),
-    random: new SystemRandom(),
-    log: silentLogger,
-    metrics: new MetricRegistry(),
-  };
-  // etcd's client is slow to load, and few drills need it.
+  const env = commandEnv();
+  // etcd's client is slow to load: `drill list` need not wait for it.
   const { EtcdKvStore } = await import('../../ha/etcd/etcd-kv-store.js');
   const kv = new EtcdKvStore(env, { endpoints: cluster.endpoints });
   try {

@@ -20,14 +20,12 @@ const callMs = 1_000;
 export class EtcdDeposer implements Deposer {
   readonly #env: Env;
   readonly #kv: EtcdKvStore;
-  readonly #clusterId: string;
   readonly #keys: Keys;
   readonly #patienceMs: number;
 
   constructor(env: Env, config: Configuration) {
     this.#env = env;
-    this.#clusterId = config.get(options.highAvailabilityClusterId);
-    this.#keys = new Keys(this.#clusterId);
+    this.#keys = new Keys(config.get(options.highAvailabilityClusterId));
     // Later the lease is over by itself.
     this.#patienceMs = config.get(options.highAvailabilityEtcdLeaseTtl) + 2_000;
     this.#kv = new EtcdKvStore(env, { ...etcdConnection(config), tryTimeoutMs: 300 });
@@ -53,14 +51,12 @@ export class EtcdDeposer implements Deposer {
       const revision = epoch?.revision ?? (await this.#kv.get(key, call))?.createRevision;
       if (revision === undefined) return false;
       const known = { era: epoch?.era ?? 0, revision };
-      return deposeCandidate(this.#kv, this.#clusterId, known, { key, ...call });
+      return deposeCandidate(this.#kv, this.#keys, known, { key, ...call });
     });
   }
 
   removeTaskManager(taskManagerId: TaskManagerId, pid: number): Promise<boolean> {
-    return this.#persistently(() =>
-      removeTaskManager(this.#kv, this.#clusterId, taskManagerId, pid),
-    );
+    return this.#persistently(() => removeTaskManager(this.#kv, this.#keys, taskManagerId, pid));
   }
 
   async #persistently<T>(work: () => Promise<T>): Promise<T> {

@@ -57,10 +57,6 @@ export class BarrierAligner {
     this.#channels = channels;
   }
 
-  get isAligning(): boolean {
-    return this.#alignment !== undefined;
-  }
-
   get allEnded(): boolean {
     return this.#ended.size === this.#channels;
   }

@@ -93,10 +93,6 @@ export class CheckpointCoordinatorMachine {
     return this.#pending.some((pending) => pending.state === 'COMMITTING');
   }
 
-  get pendingIds(): number[] {
-    return this.#pending.map((pending) => pending.checkpointId);
-  }
-
   step(input: CoordinatorInput, now: number): CoordinatorEffect[] {
     this.#out = [];
     if (this.#state === 'HALTED' || this.#state === 'CLOSED') this.#stepAfterTheEnd(input);

@@ -16,10 +16,6 @@ export class CloseableRegistry implements Closeable {
     this.#log = log;
   }
 
-  get isClosing(): boolean {
-    return this.#closing !== undefined;
-  }
-
   /** Registers how to close something; returns it. After close began, it is closed at once. */
   own<T>(name: string, thing: T, close: (thing: T) => unknown): T {
     if (this.#closing !== undefined) void this.#closeOne({ name, close: () => close(thing) });

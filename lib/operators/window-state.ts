@@ -78,10 +78,6 @@ export class WindowTable implements KeyedStatePart {
     }
   }
 
-  get windowCount(): number {
-    return this.#windows.size;
-  }
-
   snapshot(): PartSnapshot {
     const backend = this.#backend;
     const groupOf = (contents: WindowContents, slot: number): number =>

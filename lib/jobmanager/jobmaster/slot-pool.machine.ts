@@ -42,10 +42,6 @@ export class SlotPool {
   #declared = 0;
   #hasEnded = false;
 
-  get heldCount(): number {
-    return this.#slots.size;
-  }
-
   step(input: SlotPoolInput): readonly SlotPoolEffect[] {
     switch (input.kind) {
       case 'slotsRequired':

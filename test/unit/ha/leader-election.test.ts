@@ -2,11 +2,12 @@ import t from 'tap';
 import { hasCode } from '../../../lib/base/errors.js';
 import type { JobId, JobManagerId } from '../../../lib/base/ids.js';
 import { silentLogger, type LogFields, type Logger } from '../../../lib/base/logger.js';
-import { createHighAvailability, deposeCandidate } from '../../../ha/index.js';
+import { deposeCandidate } from '../../../ha/depose.js';
+import { createHighAvailability } from '../../../ha/index.js';
 import { Keys } from '../../../ha/keys.js';
 import { encodeText, prefixEnd } from '../../../ha/kv-store.js';
 import type { Leadership, StoredJob } from '../../../ha/services.js';
-import { compareEpochs, formatEpoch } from '../../../ha/services.js';
+import { compareEpochs, formatEpoch, parseEpoch } from '../../../ha/services.js';
 import { settle } from '../../support/manual-clock.js';
 import { MemoryCluster } from '../../support/memory-cluster.js';
 import { RecordingContender } from '../../support/recording-contender.js';
@@ -139,14 +140,14 @@ t.test('a deposed leader is fenced although its lease lives and it knows nothing
   const old = a.contender.current!;
   // It never hears of it: neither by its watch nor by its resync, which the clock would drive.
   a.kv.faults.dropEvent = () => true;
-  t.equal(await deposeCandidate(b.kv, 'test', old.epoch), true);
+  t.equal(await deposeCandidate(b.kv, keys, old.epoch), true);
   await settle();
   t.same(b.contender.events, ['granted']);
   t.equal(old.mayAct(), true);
   t.equal(await codeOf(old.jobs.put(job(1))), 'LEADERSHIP_LOST');
   t.match(a.contender.events, ['granted', /^revoked/], 'the refusal told it');
   t.same(await b.contender.current!.jobs.list(), []);
-  t.equal(await deposeCandidate(b.kv, 'test', old.epoch), false, 'a second time finds nobody');
+  t.equal(await deposeCandidate(b.kv, keys, old.epoch), false, 'a second time finds nobody');
 });
 
 t.test('reads of a deposed leader are refused, too', async (t) => {
@@ -154,7 +155,7 @@ t.test('reads of a deposed leader are refused, too', async (t) => {
   const a = await cluster.candidate('a');
   const old = a.contender.current!;
   a.kv.faults.dropEvent = () => true;
-  await deposeCandidate(a.kv, 'test', old.epoch);
+  await deposeCandidate(a.kv, keys, old.epoch);
   t.equal(await codeOf(old.jobs.list()), 'LEADERSHIP_LOST');
 });
 
@@ -213,7 +214,7 @@ t.test('a leader that hears nothing of the deletion of its key finds out by resy
   const cluster = new MemoryCluster(t);
   const a = await cluster.candidate('a');
   a.kv.faults.dropEvent = () => true;
-  await deposeCandidate(a.kv, 'test', a.contender.current!.epoch);
+  await deposeCandidate(a.kv, keys, a.contender.current!.epoch);
   await cluster.clock.advance(1_050);
   t.match(a.contender.events, ['granted', /^revoked/]);
   t.equal(a.env.metrics.counter('watchResyncCorrections').count > 0, true);
@@ -281,7 +282,7 @@ t.test('a standby logs that the leader is gone before it is elected', async (t) 
   await settle();
   t.same(logged, []);
   const { epoch } = a.contender.current!;
-  await deposeCandidate(a.kv, 'test', epoch);
+  await deposeCandidate(a.kv, keys, epoch);
   await settle();
   t.match(logged, [
     { event: 'election.predecessor-gone', predecessor: formatEpoch(epoch), wasLeader: true },
@@ -398,3 +399,12 @@ t.test(
     t.ok(accepted.length >= 20);
   },
 );
+
+t.test('a formatted epoch is read again, also at the beginning of a write id', (t) => {
+  const epoch = { era: 2, revision: 4711 };
+  t.same(parseEpoch(formatEpoch(epoch)), epoch);
+  t.same(parseEpoch(`${formatEpoch(epoch)}.17`), epoch);
+  for (const other of [undefined, '', '2', '2.', '2.x', 'null.1', '2.4711x'])
+    t.equal(parseEpoch(other), undefined, other);
+  t.end();
+});

@@ -1,7 +1,8 @@
 /** Standbys that judge the leader by its connections, on one store and one clock; what the network answers is the test's. */
 import t from 'tap';
 import type { JobId } from '../../../lib/base/ids.js';
-import { deposeCandidate } from '../../../ha/index.js';
+import { deposeCandidate } from '../../../ha/depose.js';
+import { Keys } from '../../../ha/keys.js';
 import type { PeerConnectionListener, PeerConnector } from '../../../ha/peer-connection.js';
 import type { StoredJob } from '../../../ha/services.js';
 import { encodeText } from '../../../ha/kv-store.js';
@@ -88,7 +89,11 @@ t.test('a healthy leader that was deposed fences itself, and the cluster goes on
   await t.rejects(old.jobs.put(job(1)), { code: 'LEADERSHIP_LOST' });
   await b.contender.current!.jobs.put(job(2));
   const epoch = b.contender.current!.epoch;
-  t.equal(await deposeCandidate(a.kv, 'test', old.epoch), false, 'a late verdict on the old epoch');
+  t.equal(
+    await deposeCandidate(a.kv, new Keys('test'), old.epoch),
+    false,
+    'a late verdict on the old epoch',
+  );
   t.equal(b.contender.current?.epoch, epoch, 'touches nobody');
   network.accept('a:1');
   await cluster.clock.advance(500);
