@@ -116,6 +116,14 @@ function parseVersion(text: string): Version | undefined {
 const isBelow = (a: Version, b: Version): boolean =>
   a[0] - b[0] < 0 || (a[0] === b[0] && (a[1] < b[1] || (a[1] === b[1] && a[2] < b[2])));
 
+/** etcd issue 15247: a member that was stopped as leader and wakes up may revoke leases that are alive. */
+export function mayRevokeLiveLeases(text: string): boolean {
+  const [major, minor, patch] = parseVersion(text) ?? [3, 0, 0];
+  const isMended =
+    major > 3 || minor > 5 || (minor === 5 && patch >= 13) || (minor === 4 && patch >= 31);
+  return !isMended;
+}
+
 /** Faults of etcd that touch us: docs of etcd's own releases. */
 export function judgeVersion(text: string): Finding {
   const check = 'etcd version';
@@ -133,9 +141,7 @@ export function judgeVersion(text: string): Finding {
       'upgrade to 3.5.13 or later now',
     );
   }
-  const hasLeaseFix =
-    version[0] > 3 || minor > 5 || (minor === 5 && patch >= 13) || (minor === 4 && patch >= 31);
-  if (!hasLeaseFix) {
+  if (mayRevokeLiveLeases(text)) {
     return warning(
       check,
       `etcd ${text}: a member that was cut off as leader and returns can revoke leases that are alive (etcd issue 15247), which costs a needless change of leader, never data`,

@@ -1,6 +1,7 @@
 /** Drills of etcd: members die, hang, restart, are cut off; it runs out of space; the quorum is lost and comes back. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MillraceError } from '../../lib/base/errors.js';
+import { mayRevokeLiveLeases } from '../doctor/etcd-verdicts.js';
 import { etcdMemberStatus, waitForEtcd } from '../local/etcd-member.js';
 import type { LocalCluster } from '../local/local-cluster.js';
 import { waitUntilGone } from '../local/managed-process.js';
@@ -62,6 +63,7 @@ async function pauseEtcdMember(
   context: DrillContext,
   victim: string,
   pauseMs: number,
+  afterwards = nothingHappened,
 ): Promise<DrillFindings> {
   const { cluster, did } = context;
   const before = await lookBefore(context);
@@ -78,12 +80,27 @@ async function pauseEtcdMember(
     await waitForEtcd(cluster.endpoints);
     await moreCheckpoints(context, 2);
     const longestCheckpointGapMs = await watch.stop();
-    await nothingHappened(context, before);
+    await afterwards(context, before);
     return { victim, threeCheckpointsMs, longestCheckpointGapMs };
   } finally {
     await watch.stop();
     cluster.signal(victim, 'SIGCONT');
   }
+}
+
+/** While it is stopped nothing happens; when it wakes, an etcd with that fault may take the leader's lease from it. */
+async function pauseEtcdLeader(context: DrillContext): Promise<DrillFindings> {
+  const { cluster } = context;
+  const victim = await etcdLeaderName(cluster);
+  let takeovers = 0;
+  const findings = await pauseEtcdMember(context, victim, 10_000, async (_, before) => {
+    const { version } = await etcdMemberStatus(cluster.endpoints[0] ?? '');
+    const { epoch } = await context.run.details();
+    if (epoch !== before.epoch && mayRevokeLiveLeases(version)) takeovers += 1;
+    else await mustKeepLeader(context, before);
+    await mustKeepAttempts(context, before);
+  });
+  return { ...findings, takeovers };
 }
 
 async function pauseEtcdFollower(context: DrillContext): Promise<DrillFindings> {
@@ -249,11 +266,10 @@ export const etcdDrills: readonly Drill[] = [
   {
     name: 'etcd-leader-pause',
     fault: "SIGSTOP of etcd's leader for 10 s",
-    mustHold: nothing,
-    job: { rate: 350 },
+    mustHold: `${nothing}; etcd before 3.4.31 and 3.5.13 may revoke the leader's lease when the member wakes: a standby then adopts every task`,
+    job: { rate: 300 },
     strikes: strikesEtcdLeader,
-    inject: async (context) =>
-      pauseEtcdMember(context, await etcdLeaderName(context.cluster), 10_000),
+    inject: pauseEtcdLeader,
   },
   {
     name: 'etcd-follower-pause',
