@@ -63,7 +63,7 @@ export const metricDefinitions: readonly MetricDefinition[] = [
   jobManager(
     'leaderEra',
     'number',
-    'Of a leader: the first part of its epoch, raised by a restore of etcd.',
+    'Of a leader: the first part of its epoch, raised by an import.',
   ),
   jobManager(
     'leaderEpoch',
