@@ -46,7 +46,10 @@ interface Invocation {
 
 function parseInvocation([role, ...args]: string[]): Invocation {
   if (role !== 'jobmanager' && role !== 'taskmanager') {
-    throw new MillraceError('CONFIG', `expected jobmanager or taskmanager, got '${role ?? ''}'`);
+    throw new MillraceError(
+      'CONFIG',
+      `expected jobmanager or taskmanager, got '${role ?? ''}' (--help shows the usage)`,
+    );
   }
   try {
     const { values } = parseArgs({

@@ -12,7 +12,7 @@ import { decodeText, encodeText, type KvEntry } from './kv-store.js';
 const compressAside = promisify(gzip);
 const decompressAside = promisify(gunzip);
 /**
- * Up to this size (about a millisecond) bytes are compressed at once, which keeps simulated histories
+ * Up to this size (about a millisecond) bytes are compressed at once, which keeps histories of tests
  * deterministic; above it on zlib's own thread, so that the leader's loop goes on.
  */
 const maxSyncBytes = 65_536;

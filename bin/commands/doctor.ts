@@ -26,7 +26,7 @@ export function registerDoctor(program: Command): void {
   withEtcdTarget(
     program
       .command('doctor')
-      .description('checks etcd, storage, clocks, ports and this machine, and says what to do'),
+      .description('check etcd, storage, clocks, ports and this machine, and say what to do'),
   )
     .option('--json', 'print one JSON document')
     .action(doctor);

@@ -59,7 +59,10 @@ export async function findEtcdTarget(from: EtcdTargetOptions): Promise<EtcdTarge
       '--cluster names a local cluster: give either it, or --config or -D high-availability.etcd.endpoints=...',
     );
   }
-  const local = await findLocalCluster(from);
+  const local = await findLocalCluster(
+    from,
+    ', or give the configuration of a cluster with --config FILE',
+  );
   const config = load([
     'high-availability.type=etcd',
     `high-availability.cluster-id=${local.clusterId}`,

@@ -41,21 +41,21 @@ export function registerHa(program: Command): void {
   const ha = program
     .command('ha')
     .description('what etcd keeps of a cluster, read and written without a JobManager');
-  withEtcdTarget(ha.command('inspect').description('its keys, decoded'))
+  withEtcdTarget(ha.command('inspect').description('show its keys, decoded'))
     .option('--job <id>', 'everything about one job: id, beginning of an id, or name')
     .option('--json', 'print one JSON document')
     .action(inspect);
   withEtcdTarget(
     ha
       .command('export')
-      .description('writes jobs, results and pointers of checkpoints to a file, as a backup')
+      .description('write jobs, results and pointers of checkpoints to a file, as a backup')
       .argument('[file]', 'a new file; - or nothing: standard output'),
   ).action(exportTo);
   withEtcdTarget(
     ha
       .command('import')
       .description(
-        'brings an export into an empty cluster, whose JobManagers then go on with the jobs',
+        'bring an export into an empty cluster, which goes on with the jobs; stop its JobManagers and TaskManagers first',
       )
       .argument('<file>', 'file of an export'),
   )
@@ -65,7 +65,7 @@ export function registerHa(program: Command): void {
   withEtcdTarget(
     ha
       .command('verify')
-      .description('reads every key, stored value and checkpoint, and says what is damaged'),
+      .description('read every key, stored value and checkpoint, and say what is damaged'),
   )
     .option('--full', 'also read every byte of state and compare checksums')
     .option('--json', 'print one JSON document')
@@ -130,7 +130,10 @@ function findInspectedJob({ jobs }: Inspection, wanted: string): InspectedJob {
   const found = jobs.filter(({ jobId, name }) => jobId.startsWith(wanted) || name === wanted);
   const [job] = found;
   if (job === undefined)
-    throw new MillraceError('JOB_NOT_FOUND', `etcd has no job '${wanted}' that has not ended`);
+    throw new MillraceError(
+      'JOB_NOT_FOUND',
+      `etcd has no job '${wanted}' that has not ended; 'millrace ha inspect' shows all`,
+    );
   if (found.length > 1)
     throw new MillraceError(
       'JOB_NOT_FOUND',
@@ -315,7 +318,11 @@ async function importFrom(
     print(
       `${green('imported')} ${countOf(report.entries, 'key')} into ${bold(clusterId)}: cluster ${report.uid}, era ${String(report.era)}${report.resumed ? ', after an interruption' : ''}`,
     );
-    print(dim('next: start its JobManagers; they go on with the jobs from their checkpoints'));
+    print(
+      dim(
+        'next: millrace ha verify --full, then start its JobManagers and TaskManagers: they go on with the jobs from their checkpoints',
+      ),
+    );
   });
 }
 

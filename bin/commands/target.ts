@@ -41,8 +41,10 @@ export function withTarget(command: Command): Command {
     );
 }
 
+/** `otherwise`: what else the command offers when none runs. */
 export async function findLocalCluster(
   options: Pick<TargetOptions, 'dir' | 'cluster'>,
+  otherwise = '',
 ): Promise<LocalCluster> {
   const { LocalCluster } = await import('../local/local-cluster.js');
   if (options.cluster !== undefined) return LocalCluster.open(options.dir, options.cluster);
@@ -51,7 +53,7 @@ export async function findLocalCluster(
   if (running !== undefined) return running;
   throw new MillraceError(
     'CLUSTER_NOT_FOUND',
-    `no local cluster is running in ${options.dir}; start one with 'millrace cluster start', or name a JobManager with --jobmanager http://HOST:PORT`,
+    `no local cluster is running in ${options.dir}; start one with 'millrace cluster start'${otherwise}`,
   );
 }
 
@@ -68,7 +70,10 @@ export async function restAddresses(options: TargetOptions): Promise<{
     );
     return { addresses, ...(token !== undefined && { token }) };
   }
-  const cluster = await findLocalCluster(options);
+  const cluster = await findLocalCluster(
+    options,
+    ', or name a JobManager with --jobmanager http://HOST:PORT',
+  );
   const own = token ?? cluster.token;
   return {
     addresses: cluster.restAddresses,

@@ -1,5 +1,5 @@
 /**
- * Checkpoints in memory, for local environments, tests and the simulation. Shared by reference: every
+ * Checkpoints in memory, for tests. Shared by reference: every
  * storage over the same MemoryFiles sees the same files, as processes do that share a directory.
  */
 import { MillraceError } from '../../lib/base/errors.js';

@@ -1,5 +1,5 @@
 /**
- * A KvStore in memory: "no high availability", tests and the simulation. Several stores may share one
+ * A KvStore in memory: "no high availability" and tests. Several stores may share one
  * MemoryKvServer, as processes share an etcd; each has its own faults, as each has its own network.
  */
 import type { CancelTimer, Clock } from '../../lib/base/clock.js';

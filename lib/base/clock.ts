@@ -1,7 +1,4 @@
-/**
- * Time as a dependency. Everything that waits or measures takes a Clock, so that tests and the
- * simulation decide when time passes.
- */
+/** Time as a dependency. Everything that waits or measures takes a Clock, so that tests decide when time passes. */
 
 /** Cancels a timer; calling it twice, or after it fired, does nothing. */
 export type CancelTimer = () => void;

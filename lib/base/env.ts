@@ -10,8 +10,8 @@ export interface Env {
   readonly log: Logger;
   readonly metrics: MetricRegistry;
   /**
-   * Called at the named places where a crash is worth trying (`// Fault: name`), by drills and the simulation
-   * only; absent otherwise. An implementation ends the process or throws.
+   * Called at the named places where a crash is worth trying (`// Fault: name`), by drills only; absent
+   * otherwise. An implementation ends the process or throws.
    */
   readonly fault?: (name: FaultPoint) => void;
 }

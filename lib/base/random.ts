@@ -6,7 +6,7 @@ export interface Random {
   hex(length: number): string;
 }
 
-/** Deterministic generator (mulberry32): for tests, the simulation and rebuilds of main; not for secrets. */
+/** Deterministic generator (mulberry32): for tests and rebuilds of main; not for secrets. */
 export class SeededRandom implements Random {
   #state: number;
 
