@@ -1,9 +1,9 @@
 /** What every CheckpointStorage keeps, whatever it stores in. */
 import type { Test } from 'tap';
 import type { AttemptId, OperatorId } from '../../lib/base/ids.js';
-import { hasCode } from '../../lib/base/errors.js';
 import type { CheckpointStorage } from '../../checkpoint/storage/checkpoint-storage.js';
 import { stateName } from '../../checkpoint/storage/paths.js';
+import { codeOf } from '../support/code-of.js';
 
 export interface StorageFixture {
   /** A storage of another leadership over the same files. */
@@ -18,19 +18,6 @@ const attempt = 'aabbccddeeff00112233445566778899_0_3_beef0001' as AttemptId;
 const operator = '00112233445566778899aabbccddeeff' as OperatorId;
 const name = stateName(attempt, operator);
 const bytes = (length: number): Uint8Array => Uint8Array.from({ length }, (_, i) => i * 7);
-
-async function codeOf(work: Promise<unknown>): Promise<string> {
-  try {
-    await work;
-    return 'none';
-  } catch (error) {
-    return hasCode(error, 'CHECKPOINT_CORRUPT')
-      ? 'CHECKPOINT_CORRUPT'
-      : hasCode(error, 'CHECKPOINT_NOT_FOUND')
-        ? 'CHECKPOINT_NOT_FOUND'
-        : String(error);
-  }
-}
 
 export function checkpointStorageConformance(
   t: Test,

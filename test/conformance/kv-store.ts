@@ -1,6 +1,6 @@
 /** The promises of ha/kv-store.ts, run against every implementation. */
 import type { Test } from 'tap';
-import { hasCode, type MillraceError } from '../../lib/base/errors.js';
+import { hasCode } from '../../lib/base/errors.js';
 import {
   decodeText,
   encodeText,
@@ -10,6 +10,7 @@ import {
   type TxnOp,
   type WatchEvent,
 } from '../../ha/kv-store.js';
+import { codeOf } from '../support/code-of.js';
 
 export interface KvStoreFixture {
   /** A store on a fresh or shared backend; closed by the suite. */
@@ -23,15 +24,6 @@ export interface KvStoreFixture {
 }
 
 /** Rejections as values: tap's own matcher compares text. */
-async function codeOf(work: Promise<unknown>): Promise<string> {
-  try {
-    await work;
-    return 'none';
-  } catch (error) {
-    return (error as MillraceError).code;
-  }
-}
-
 const put = (key: string, value = key): TxnOp => ({ op: 'put', key, value: encodeText(value) });
 
 /** Collects the events of a watch and waits for conditions on them. */

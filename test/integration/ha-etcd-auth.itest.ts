@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { createEtcdHighAvailability } from '../../ha/etcd/create-etcd-high-availability.js';
 import { EtcdKvStore } from '../../ha/etcd/etcd-kv-store.js';
@@ -11,7 +12,6 @@ import { TestEtcd } from '../support/etcd.js';
 import { RecordingContender } from '../support/recording-contender.js';
 import { testEnv } from '../support/test-env.js';
 
-const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 const clusterId = 'roles';
 const root = `/millrace/v1/${clusterId}/`;
 

@@ -1,4 +1,5 @@
 import { createServer } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { Etcd3 } from 'etcd3';
 import type { MillraceError } from '../../lib/base/errors.js';
@@ -12,8 +13,6 @@ import { StateWatch } from '../../ha/state-watch.js';
 import { TestEtcd } from '../support/etcd.js';
 import { RecordingContender } from '../support/recording-contender.js';
 import { testEnv } from '../support/test-env.js';
-
-const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function errorOf(work: Promise<unknown>): Promise<MillraceError | undefined> {
   return work.then(

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { Etcd3 } from 'etcd3';
 import { FaultProxy } from '../../bin/drills/fault-proxy.js';
@@ -7,21 +8,12 @@ import { encodeText, type KvStore } from '../../ha/kv-store.js';
 import type { CheckpointPointer, HighAvailability, LeaderElection } from '../../ha/services.js';
 import { StateWatch } from '../../ha/state-watch.js';
 import type { Env } from '../../lib/base/env.js';
-import type { MillraceError } from '../../lib/base/errors.js';
 import type { JobId, JobManagerId } from '../../lib/base/ids.js';
 import type { LogFields, Logger } from '../../lib/base/logger.js';
+import { codeOf } from '../support/code-of.js';
 import { TestEtcd } from '../support/etcd.js';
 import { RecordingContender } from '../support/recording-contender.js';
 import { testEnv } from '../support/test-env.js';
-
-const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-function codeOf(work: Promise<unknown>): Promise<string> {
-  return work.then(
-    () => 'none',
-    (error: unknown) => (error as MillraceError).code,
-  );
-}
 
 const put = (kv: KvStore, key: string, value = 'x'): Promise<unknown> =>
   kv.txn({ compare: [], then: [{ op: 'put', key, value: encodeText(value) }] });

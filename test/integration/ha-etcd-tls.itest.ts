@@ -1,6 +1,7 @@
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { EtcdKvStore, type EtcdKvStoreOptions } from '../../ha/etcd/etcd-kv-store.js';
 import { LeaseKeeper } from '../../ha/lease-keeper.js';
@@ -11,8 +12,6 @@ import type { MillraceError } from '../../lib/base/errors.js';
 import { TestAuthority, type CertificateFiles } from '../support/certificates.js';
 import { TestEtcd } from '../support/etcd.js';
 import { testEnv } from '../support/test-env.js';
-
-const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 function errorOf(work: () => Promise<unknown>): Promise<MillraceError | undefined> {
   return Promise.resolve()

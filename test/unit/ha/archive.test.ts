@@ -10,6 +10,7 @@ import type { Leadership } from '../../../ha/services.js';
 import { MillraceError } from '../../../lib/base/errors.js';
 import type { JobId, TaskManagerId } from '../../../lib/base/ids.js';
 import { SystemRandom } from '../../../lib/base/system-random.js';
+import { codeOf } from '../../support/code-of.js';
 import { MemoryCluster, type MemoryCandidate } from '../../support/memory-cluster.js';
 
 const random = new SystemRandom();
@@ -18,13 +19,6 @@ const endedId = 'b'.repeat(32) as JobId;
 const keys = new Keys('test');
 /** Does not compress: large enough for a file. */
 const largeGraph = Buffer.from(random.hex(200_000), 'hex');
-
-async function codeOf(work: Promise<unknown>): Promise<string> {
-  return work.then(
-    () => 'none',
-    (error: unknown) => (error as MillraceError).code,
-  );
-}
 
 async function temporaryFolder(t: Test): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'millrace-ha-'));

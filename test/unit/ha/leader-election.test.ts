@@ -1,5 +1,4 @@
 import t from 'tap';
-import { hasCode } from '../../../lib/base/errors.js';
 import type { JobId, JobManagerId } from '../../../lib/base/ids.js';
 import { silentLogger, type LogFields, type Logger } from '../../../lib/base/logger.js';
 import { deposeCandidate } from '../../../ha/depose.js';
@@ -8,6 +7,7 @@ import { Keys } from '../../../ha/keys.js';
 import { encodeText, prefixEnd } from '../../../ha/kv-store.js';
 import type { Leadership, StoredJob } from '../../../ha/services.js';
 import { compareEpochs, formatEpoch, parseEpoch } from '../../../ha/services.js';
+import { codeOf } from '../../support/code-of.js';
 import { settle } from '../../support/manual-clock.js';
 import { MemoryCluster } from '../../support/memory-cluster.js';
 import { RecordingContender } from '../../support/recording-contender.js';
@@ -23,16 +23,6 @@ function job(id: number): StoredJob {
     desired: 'RUNNING',
     submittedAt: 1,
   };
-}
-
-async function codeOf(work: Promise<unknown>): Promise<string> {
-  const error: unknown = await work.then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  return hasCode(error, 'LEADERSHIP_LOST') || error instanceof Error
-    ? (error as Error & { code: string }).code
-    : 'none';
 }
 
 t.test('the first candidate leads; everybody sees it recovering, then active', async (t) => {
@@ -405,6 +395,6 @@ t.test('a formatted epoch is read again, also at the beginning of a write id', (
   t.same(parseEpoch(formatEpoch(epoch)), epoch);
   t.same(parseEpoch(`${formatEpoch(epoch)}.17`), epoch);
   for (const other of [undefined, '', '2', '2.', '2.x', 'null.1', '2.4711x'])
-    t.equal(parseEpoch(other), undefined, other);
+    t.equal(parseEpoch(other), undefined, String(other));
   t.end();
 });

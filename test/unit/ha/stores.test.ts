@@ -7,6 +7,7 @@ import type { JobId, TaskManagerId } from '../../../lib/base/ids.js';
 import { Keys } from '../../../ha/keys.js';
 import { decodeText, encodeText, prefixEnd } from '../../../ha/kv-store.js';
 import type { CheckpointPointer, JobResult, Leadership, StoredJob } from '../../../ha/services.js';
+import { codeOf } from '../../support/code-of.js';
 import { MemoryCluster, type MemoryCandidate } from '../../support/memory-cluster.js';
 import { settle } from '../../support/manual-clock.js';
 
@@ -41,13 +42,6 @@ const pointer = (checkpointId: number): CheckpointPointer => ({
   sizeBytes: 2,
   kind: 'checkpoint',
 });
-
-async function codeOf(work: Promise<unknown>): Promise<string> {
-  return work.then(
-    () => 'none',
-    (error: unknown) => (error as MillraceError).code,
-  );
-}
 
 async function temporaryFolder(t: Test): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'millrace-ha-'));
