@@ -359,7 +359,7 @@ export class JobMaster implements Closeable, SlotOwner {
       return this.#start.isTakingOver
         ? 'finds out which of its tasks run'
         : 'reads the checkpoint to start from';
-    if (status === 'RECONCILING') return 'takes its running tasks over';
+    if (status === 'RECONCILING') return 'adopts its running tasks';
     if (status === 'FAILED' || status === 'FAILING') return failure?.message;
     const shortage = this.#deps.resources.shortage(this.graph.jobId);
     if (pending?.phase === 'allocating') return shortage ?? 'waits for its slots';

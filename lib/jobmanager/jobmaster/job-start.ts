@@ -26,7 +26,7 @@ import type { JobRecovered } from './job-master-options.js';
 import type { JobRecovery, StartingPoint } from './job-recovery.js';
 import type { JobSlots } from './job-slots.js';
 import { JobTakeover, type TakeoverVerdict, type TaskReport } from './job-takeover.js';
-import type { HandOver, SlotCommands } from './slot-commands.js';
+import type { AdoptionTerms, SlotCommands } from './slot-commands.js';
 import type { SourceCoordinators } from './source-coordinators.js';
 
 export interface JobStartDeps {
@@ -244,17 +244,17 @@ export class JobStart {
       mayStart: resources.takeoversOver(),
     });
     for (const report of takeover.takeReports(plan)) this.#deps.onReport(report);
-    const handOver = {
+    const terms = {
       epochLabel: this.#deps.epochLabel,
       completedCheckpointId: read.isOwn ? (read.checkpoint?.pointer.checkpointId ?? 0) : 0,
       abortedCheckpointId: abortBound,
     };
-    this.#deps.registry.run('take over tasks', this.#handOver(plan, handOver, takeover.waitedMs));
+    this.#deps.registry.run('adopt tasks', this.#adoptSlots(plan, terms, takeover.waitedMs));
   }
 
-  async #handOver(plan: AdoptionPlan, handOver: HandOver, waitedMs: number): Promise<void> {
+  async #adoptSlots(plan: AdoptionPlan, terms: AdoptionTerms, waitedMs: number): Promise<void> {
     const running = plan.filter((slot) => slot.attempts.some(({ state }) => state === 'RUNNING'));
-    await Promise.all(running.map(({ slotKey }) => this.#deps.commands.adopt(slotKey, handOver)));
+    await Promise.all(running.map(({ slotKey }) => this.#deps.commands.adopt(slotKey, terms)));
     this.#deps.run(() => {
       if (this.#deps.execution.status !== 'RECONCILING') return;
       this.#env.log.info(
@@ -263,7 +263,7 @@ export class JobStart {
           generation: this.#deps.execution.generation,
           attempts: this.#deps.execution.vertices.length,
           waitedMs,
-          checkpointId: handOver.completedCheckpointId,
+          checkpointId: terms.completedCheckpointId,
           wallTime: this.#env.clock.wallTime(),
         },
         'the job goes on with its running tasks',

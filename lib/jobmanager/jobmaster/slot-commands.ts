@@ -31,7 +31,7 @@ export interface SlotCommandsDeps {
   readonly deploymentOf: (slotKey: string, location: SlotLocation) => SlotDeployment;
 }
 
-export interface HandOver {
+export interface AdoptionTerms {
   readonly epochLabel: string;
   readonly completedCheckpointId: number;
   readonly abortedCheckpointId: number;
@@ -97,10 +97,10 @@ export class SlotCommands {
     apply({ kind: 'slotCanceled', slotKey, allocationId });
   }
 
-  // ---- Take over -------------------------------------------------------------------------------
+  // ---- Adoption --------------------------------------------------------------------------------
 
   /** Resolves when the slot's tasks go on under this leader, or do not any more for another reason. */
-  async adopt(slotKey: string, handOver: HandOver): Promise<void> {
+  async adopt(slotKey: string, terms: AdoptionTerms): Promise<void> {
     const { execution, jobId, signal } = this.#deps;
     const { location, slot } = execution.slot(slotKey);
     if (location === undefined) return;
@@ -112,7 +112,7 @@ export class SlotCommands {
     for (;;) {
       try {
         const gateway = this.#gatewayOrThrow(location);
-        await gateway.adoptTasks({ jobId, allocationId, attemptIds, ...handOver });
+        await gateway.adoptTasks({ jobId, allocationId, attemptIds, ...terms });
         return;
       } catch (error) {
         if (signal.aborted || execution.status !== 'RECONCILING') return;
