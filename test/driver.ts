@@ -33,10 +33,9 @@ const tiers: readonly Tier[] = [
   { name: 'tidy', jobs: cores, fileTimeoutMs: 180_000 },
   { name: 'conformance', jobs: cores, fileTimeoutMs: 120_000 },
   { name: 'integration', jobs: 1, fileTimeoutMs: 180_000 },
-  { name: 'sim', jobs: cores, fileTimeoutMs: 180_000 },
   { name: 'e2e', jobs: 1, fileTimeoutMs: 240_000 },
 ];
-const testFile = /\.(test|itest|sim|drill)\.ts$/;
+const testFile = /\.(test|itest|drill)\.ts$/;
 
 interface Check {
   readonly name: string;

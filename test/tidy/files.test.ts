@@ -29,8 +29,8 @@ t.test('no unfinished work is left in the sources', (t) => {
 });
 
 t.test('every test file has a name by which its tier runs it', (t) => {
-  const tiers = ['unit', 'scenario', 'tidy', 'conformance', 'integration', 'sim', 'e2e'];
-  const runnable = /\.(test|itest|sim|drill)\.ts$/;
+  const tiers = ['unit', 'scenario', 'tidy', 'conformance', 'integration', 'e2e'];
+  const runnable = /\.(test|itest|drill)\.ts$/;
   const speaksTap = /from 'tap'/;
   const forgotten = tiers
     .flatMap((tier) => sources(join('test', tier)))
