@@ -9,6 +9,7 @@ import { parseArgs } from 'node:util';
 import { fileURLToPath } from 'node:url';
 import { etcdMemberStatus } from '../bin/local/etcd-member.js';
 import { MillraceError } from '../lib/base/errors.js';
+import { chooseCases, progress } from './choose-cases.js';
 import { cases, gapName, type FailoverCase, type RoundOutcome } from './failover/cases.js';
 import { longestGap } from './failover/output.js';
 import {
@@ -37,23 +38,6 @@ const { values: options } = parseArgs({
 const savedFile = fileURLToPath(new URL('../../bench/results/failover.json', import.meta.url));
 const quickRounds = 3;
 let etcdVersion = 'unknown';
-
-const progress = (line: string): void => {
-  console.error(`${new Date().toISOString().slice(11, 19)} ${line}`);
-};
-
-function chosenCases(): FailoverCase[] {
-  const names = options.only?.flatMap((one) => one.split(','));
-  const chosen = cases.filter(
-    ({ name }) => names === undefined || names.some((part) => name.includes(part)),
-  );
-  if (chosen.length === 0)
-    throw new MillraceError(
-      'CONFIG',
-      `no case '${(names ?? []).join(', ')}': one of ${cases.map(({ name }) => name).join(', ')}`,
-    );
-  return chosen;
-}
 
 function roundsOf({ rounds }: FailoverCase): number {
   if (options.rounds !== undefined) return Number(options.rounds);
@@ -110,7 +94,7 @@ async function main(): Promise<void> {
   const machine = machineFacts();
   const takenAt = new Date().toISOString();
   const records = [];
-  for (const one of chosenCases()) {
+  for (const one of chooseCases(cases, options.only)) {
     const record = recordCase(await measure(one));
     records.push(record);
     console.log(formatCase(record));

@@ -11,6 +11,7 @@ import { parseArgs } from 'node:util';
 import { MillraceError } from '../lib/base/errors.js';
 import type { BenchCase, RunContext } from './case.js';
 import { cases } from './cases.js';
+import { chooseCases, progress } from './choose-cases.js';
 import { BenchClusters } from './macro/clusters.js';
 import { sampleJob, warmShare } from './macro/job-sample.js';
 import { machineFacts } from './machine.js';
@@ -51,20 +52,8 @@ const windowSeconds = Number(options.seconds ?? (options.quick ? 0.8 : 2));
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const savedFile = join(root, 'bench/results', isCompiled ? 'latest.json' : 'interpreted.json');
 
-const progress = (line: string): void => {
-  console.error(`${new Date().toISOString().slice(11, 19)} ${line}`);
-};
-
 function chosenCases(): BenchCase[] {
-  const names = options.only?.flatMap((one) => one.split(','));
-  const chosen = cases.filter(
-    ({ name }) => names === undefined || names.some((part) => name.includes(part)),
-  );
-  if (chosen.length === 0)
-    throw new MillraceError(
-      'CONFIG',
-      `no case '${(names ?? []).join(', ')}': one of ${cases.map(({ name }) => name).join(', ')}`,
-    );
+  const chosen = chooseCases(cases, options.only);
   if (isCompiled) return chosen;
   // Everything is interpreted then: there is nothing to set beside it.
   return chosen.map((bench) => ({

@@ -285,8 +285,10 @@ export class RestClient {
         } else if (outcome.kind !== 'later') {
           this.#preferred = index;
           return outcome;
+        } else if (last?.kind !== 'later' || last.error.code === 'RPC_DISCONNECTED') {
           // An answer that says why tells more than a silent address.
-        } else if (last?.kind !== 'later' || last.error.code === 'RPC_DISCONNECTED') last = outcome;
+          last = outcome;
+        }
       }
     } finally {
       done.abort();

@@ -2,7 +2,8 @@
  * Decides whether a new leader goes on with the tasks of a job that run since an earlier one, or restores the job
  * (pure). Adopt if and only if the recorded attempts are exactly one for each subtask, each is reported RUNNING or
  * FINISHED by the TaskManager and in the slot recorded, none that runs is older than the latest completed checkpoint,
- * and none knows of a later one: what is stored is of an earlier time then (etcd restored from a backup). What contradicts the record decides at once; what is only missing is waited for until the window ends.
+ * and none knows of a later one: what is stored is of an earlier time then (etcd restored from a backup). What
+ * contradicts the record decides at once; what is only missing is waited for until the window ends.
  */
 import { unreachable } from '../../base/assert.js';
 import type { Failure } from '../../base/errors.js';
