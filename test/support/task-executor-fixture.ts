@@ -32,7 +32,11 @@ import type {
   SlotRunner,
   SlotStart,
 } from '../../lib/taskmanager/slot-runner.js';
-import { TaskExecutor, type TaskExecutorDeps } from '../../lib/taskmanager/task-executor.js';
+import {
+  TaskExecutor,
+  type TaskExecutorDeps,
+  type TaskExecutorOptions,
+} from '../../lib/taskmanager/task-executor.js';
 import type { LeaderInfo, LeaderRetrieval } from '../../ha/services.js';
 import { testEnv } from '../conformance/rpc-service.js';
 
@@ -250,7 +254,11 @@ export interface Fixture {
   readonly fatal: Promise<MillraceError>;
 }
 
-export async function fixture(t: Test, deps: Partial<TaskExecutorDeps> = {}): Promise<Fixture> {
+export async function fixture(
+  t: Test,
+  deps: Partial<TaskExecutorDeps> = {},
+  options: Pick<TaskExecutorOptions, 'expectsRestart'> = {},
+): Promise<Fixture> {
   const directory = await mkdtemp(join(tmpdir(), 'millrace-te-'));
   const env = hasty(testEnv);
   const rpc = new LocalRpcService();
@@ -287,6 +295,7 @@ export async function fixture(t: Test, deps: Partial<TaskExecutorDeps> = {}): Pr
       registrationTimeoutMs: 20_000,
       leaderlessTimeoutMs: 10_000,
       outageGraceMs: 60_000,
+      ...options,
     },
   );
   t.teardown(async () => {

@@ -191,6 +191,14 @@ t.test('threads are made ready for what a new leader does not adopt, not before'
   t.strictSame(f.runner.prepared, [1]);
 });
 
+t.test('where leaders restore, threads are made ready while nobody leads', async (t) => {
+  const f = await fixture(t, {}, { expectsRestart: true });
+  await deployed(f, await elected(t, f, 1));
+  f.runner.prepared.length = 0;
+  await elected(t, f, 2);
+  t.strictSame(f.runner.prepared, [1], 'one for each slot that runs tasks');
+});
+
 t.test(
   'a task that ends between question and registration is told of, one way or the other',
   async (t) => {
