@@ -6,7 +6,11 @@ import { prefixEnd } from '../../../ha/kv-store.js';
 import { MemoryKvStore } from '../../../ha/memory/memory-kv-store.js';
 import { Deferred } from '../../../lib/base/deferred.js';
 import { MillraceError } from '../../../lib/base/errors.js';
-import type { CoordinatorReply } from '../../../lib/jobmanager/jobmaster/coordinator-host.js';
+import type { AttemptId } from '../../../lib/base/ids.js';
+import type {
+  CoordinatorCommand,
+  CoordinatorReply,
+} from '../../../lib/jobmanager/jobmaster/coordinator-host.js';
 import { SourceCoordinators } from '../../../lib/jobmanager/jobmaster/source-coordinators.js';
 import {
   checkpoint,
@@ -104,6 +108,35 @@ t.test('of two restarts at once only the later one sets up the enumerators', asy
   replies[1]?.({ kind: 'ready', resetNumber: 2 });
   await second;
   t.equal(replies.length, 2);
+  await sources.close();
+});
+
+t.test('what restarted readers ask for waits until the enumerators have started', async (t) => {
+  const sent: CoordinatorCommand['kind'][] = [];
+  let reply: (reply: CoordinatorReply) => void = () => undefined;
+  const graph = pipeline();
+  const sources = new SourceCoordinators(testEnv(new ManualClock(), 1), graph, {
+    hosts: (_graph, onReply) => {
+      reply = onReply;
+      return { send: ({ kind }) => sent.push(kind), close: () => Promise.resolve() };
+    },
+    sendEvent: () => Promise.resolve(),
+    onSendFailed: () => undefined,
+    onFailed: (failure) => t.fail(failure.message),
+    onAdoptionFailed: (failure) => t.fail(failure.message),
+  });
+  const operatorId = graph.vertices[0]!.operators[0]!.id;
+  const attempt = 'attempt' as AttemptId;
+  const started = sources.reset(new Map());
+  sources.onReaderEvent(operatorId, 0, attempt, { kind: 'readerRegistered', host: 'h' });
+  sources.onReaderEvent(operatorId, 0, attempt, { kind: 'requestSplit' });
+  t.same(sent, ['reset'], 'tasks run, their thread does not yet');
+  reply({ kind: 'ready', resetNumber: 1 });
+  await started;
+  t.same(sent, ['reset', 'addReader', 'requestSplit'], 'in the order they were asked');
+  sources.onReaderEvent(operatorId, 0, attempt, { kind: 'requestSplit' });
+  t.same(sent.at(-1), 'requestSplit');
+  t.equal(sent.length, 4, 'and at once from then on');
   await sources.close();
 });
 
